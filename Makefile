@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front of tools/: each target is one script there, and each does the set-up that it needs. The module's own build
+# description is Kbuild.
+
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := modules
+
+# Taken over by the tools; `make help` tells what each is.
+export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS DEBIAN_MIRROR KMIRROR_CACHE
+
+.PHONY: modules check vm test demo kernel update rust-analyzer clean distclean help
+
+modules:
+	@tools/module >/dev/null
+
+check:
+	@tools/check
+
+vm:
+	@tools/vm $(RUN)
+
+test:
+	@tools/test $(TESTS)
+
+demo:
+	@tools/vm tools/demo-guest
+
+kernel:
+	@tools/kernel
+
+update:
+	@tools/source --newest
+
+rust-analyzer:
+	@tools/rust-analyzer
+
+clean:
+	@tools/clean
+
+distclean: clean
+	@tools/clean --cache
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+#: make                kmirror.ko, built out of tree
+#: make demo           a guest loses memory and goes on: see for yourself
+#: make test           the tests in guests; TESTS="name..." for some of them
+#: make check          formatting, lints, host tests, the kernel patches
+#: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
+#: make kernel         the patched kernel only; prints where it is
+#: make update         look for a newer point release of the kernel source
+#: make rust-analyzer  rust-project.json, for editors
+#: make clean          remove what was built; distclean: the cache as well
+#:
+#: For all of them   KDIR=tree  your own configured and built 7.3 tree with the patches, instead of the project's
+#:                   DEBUG=1    the kernel with KASAN, lockdep and checks of pages and locks
+#: For guests        FILES="..." more for /kmirror, MEM=2G, CPUS=2, APPEND="kernel parameters", TIMEOUT=300 (seconds)
+#: From outside      KMIRROR_CACHE (default ~/.cache/kmirror), DEBIAN_MIRROR (default: as the host's apt)

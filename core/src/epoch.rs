@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copy a page when it rests, not when it is dirty.
+//!
+//! A copy of a page that is written all the time is stale before the epoch is over. So each page
+//! has a heat, and only a cool one is copied when it is found dirty; a hot one waits until an epoch
+//! finds it clean, and is copied then, at once: its contents are known to hold still.
+//!
+//! What follows, for any order of events:
+//!
+//! - A page that was clean for a whole epoch is current. Heat never delays a copy beyond the first
+//!   epoch in which the page rests.
+//! - A page is copied at most once for each epoch in which it was found dirty, and a page dirty in
+//!   every epoch at most [`HOT`] times in all.
+//!
+//! A page that never rests is never current for long, however often it is copied; a shorter
+//! interval, in which it may rest, is what helps it.
+
+/// From this heat on, a dirty page is not copied. At 2 a page that is written once in a while is
+/// copied when it is found dirty, and one found dirty a third time running waits.
+pub const HOT: Heat = Heat(2);
+
+/// How often a page was found dirty lately: 0 to 15.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heat(u8);
+
+impl Heat {
+    /// Of a page without a replica, or one that rested for long.
+    pub const COLD: Self = Self(0);
+    /// It gets no hotter.
+    pub const HOTTEST: Self = Self(15);
+
+    /// Heat `heat`, or the greatest there is.
+    pub fn new(heat: u8) -> Self {
+        Self(heat).min(Self::HOTTEST)
+    }
+
+    /// The number.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+
+    fn hotter(self) -> Self {
+        Self::new(self.0.saturating_add(1))
+    }
+
+    /// Halving forgets fifteen dirty epochs in four that rested.
+    fn cooler(self) -> Self {
+        Self(self.0 / 2)
+    }
+}
+
+/// What to do with a page now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Copy it.
+    Copy,
+    /// Leave it stale until it rests.
+    Defer,
+}
+
+/// A page was found dirty (and has been cleaned). One that has no replica has [`Heat::COLD`] and is
+/// copied at once.
+///
+/// In an epoch that the user asked for (`mirror.sync`) every page is copied. Such an epoch begins
+/// at any moment and says nothing about how often the page is written, so the heat stays.
+#[must_use]
+pub fn on_dirty(heat: Heat, forced: bool) -> (Heat, Decision) {
+    if forced {
+        (heat, Decision::Copy)
+    } else if heat < HOT {
+        (heat.hotter(), Decision::Copy)
+    } else {
+        (heat.hotter(), Decision::Defer)
+    }
+}
+
+/// A page whose replica is stale was found clean: it was not written for an epoch.
+#[must_use]
+pub fn on_rest(heat: Heat) -> (Heat, Decision) {
+    (heat.cooler(), Decision::Copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heat_has_four_bits() {
+        assert_eq!(Heat::new(200), Heat::HOTTEST);
+        assert_eq!(on_dirty(Heat::HOTTEST, false).0, Heat::HOTTEST);
+        assert_eq!(on_rest(Heat::COLD).0, Heat::COLD);
+    }
+
+    #[test]
+    fn a_page_without_a_replica_is_copied_at_once() {
+        assert_eq!(on_dirty(Heat::COLD, false), (Heat(1), Decision::Copy));
+    }
+
+    #[test]
+    fn the_third_dirty_epoch_running_waits() {
+        let mut heat = Heat::COLD;
+        let mut decisions = Vec::new();
+        for _ in 0..4 {
+            let (next, decision) = on_dirty(heat, false);
+            heat = next;
+            decisions.push(decision);
+        }
+        use Decision::{Copy, Defer};
+        assert_eq!(decisions, [Copy, Copy, Defer, Defer]);
+        assert_eq!(heat, Heat(4));
+    }
+
+    #[test]
+    fn a_resting_page_is_copied_however_hot_and_cools_by_half() {
+        for heat in 0..16 {
+            assert_eq!(on_rest(Heat(heat)), (Heat(heat / 2), Decision::Copy));
+        }
+    }
+
+    #[test]
+    fn a_forced_epoch_copies_and_heats_nothing() {
+        for heat in 0..16 {
+            assert_eq!(on_dirty(Heat(heat), true), (Heat(heat), Decision::Copy));
+        }
+    }
+}

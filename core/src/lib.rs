@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What kmirror decides and remembers, without a kernel in it.
+//!
+//! The module asks this crate which page to copy now, into which slot of the mirror region its
+//! replica goes, and what a line written to sysfs means; the crate never touches a page. So all of
+//! it runs, and is tested, on the host.
+//!
+//! From a page to its replica:
+//!
+//! ```text
+//! pfn --Map--> Slot --blocks[slot.block()]--> Block --entries[slot.index()]--> Record, hash
+//! ```
+//!
+//! - [`slot`]: its name; [`block`]: the 512 slots of 2 MiB; [`record`]: what a slot remembers;
+//! - [`region`]: which block has room;
+//! - [`index`]: page to replica, and who pays for it; [`sweep`]: dropping what nobody uses;
+//! - [`epoch`]: copy a page when it rests; [`interval`]: when the next epoch begins;
+//! - [`mode`], [`size`], [`text`]: what users write; [`stat`]: what they read.
+//!
+//! Nothing here allocates, locks or sleeps, and no function panics, whatever it is given.
+
+#![cfg_attr(not(any(test, MODULE)), no_std)]
+#![forbid(unsafe_code)]
+
+mod bitmap;
+pub mod block;
+pub mod epoch;
+pub mod index;
+pub mod interval;
+pub mod mode;
+pub mod record;
+pub mod region;
+pub mod size;
+pub mod slot;
+pub mod stat;
+pub mod sweep;
+pub mod text;
+
+pub use block::{Backing, Block, Entries, Entry};
+pub use epoch::{on_dirty, on_rest, Decision, Heat};
+pub use index::{ClaimError, Map, NoMemory, Replica, Replicas, Usage};
+pub use interval::{next_deadline, Deadline, Interval};
+pub use mode::Mode;
+pub use record::{Owner, Record};
+pub use region::{Region, Totals};
+pub use size::{Limit, RegionSize, RegionSpec};
+pub use slot::{Slot, SlotIndex, BLOCK_BYTES, SLOTS_PER_BLOCK};
+pub use stat::{coverage_ppm, Refusal, Survey, Work};
+pub use sweep::{Cursor, Swept, Verdict};
+pub use text::ParseError;

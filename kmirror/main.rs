@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! kmirror: a second copy of the memory of chosen cgroups.
+//!
+//! # Overview
+//!
+//! Two flows, which meet only in the store of replicas:
+//!
+//! ```text
+//! store -> PTE dirty bit -> track -> sync -> replica         (all the time, in the background)
+//! error -> recovery -> lookup -> prove -> fill -> remap      (hardly ever, and then at once)
+//! ```
+//!
+//! - [`group`]: a cgroup, its settings and counters; [`groups`]: the tree of them
+//! - [`worker`]: the thread of a protected cgroup; [`track`]: one epoch of it, over all processes
+//! - [`sync`]: one page from primary to replica
+//! - [`store`]: the mirror region, and which replica is where
+//! - [`recovery`]: what is done when memory is lost
+//! - [`cgroup_dir`], [`region_dir`], [`root_dir`]: sysfs, below `/sys/kernel/kmirror`
+//!
+//! The rules by which a replica is current are the kernel's: see mm/memory_mirror.c. The module
+//! decides what is copied when, and where to.
+//!
+//! # Lock order
+//!
+//! ```text
+//! cgroup_mutex (the kernel's, around the lifetime notifier)
+//!   control            who may change modes, start and stop workers
+//!     tree             the list of groups
+//!       settings       of one group
+//! mf_mutex, mirror_sem (the kernel's, around a restore)
+//!   folio lock         of the page that is copied or restored
+//!     store            replicas; held while one page is copied
+//!       settings
+//! ```
+//!
+//! `tree` and `store` are taken one after the other by those who change modes: `tree` first. A
+//! worker takes `tree`, `store` and `settings` and never `control`, so it can be waited for under
+//! that. No lock is held while a directory of sysfs is removed, but `control`, which no handler
+//! takes but that of `mirror.mode`; and that one does not wait for it.
+
+#![forbid(unsafe_code)]
+
+mod cgroup_dir;
+mod group;
+mod groups;
+mod recovery;
+mod region_dir;
+mod root_dir;
+mod store;
+mod sync;
+mod track;
+mod worker;
+
+use crate::{
+    group::Events,
+    groups::Groups,
+    recovery::{Latent, Recovery},
+    region_dir::RegionDir,
+    root_dir::RootDir,
+    store::Store, //
+};
+use kernel::{
+    debugfs,
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::{
+    cgroup::Lifetime,
+    kobject::{Dir, Parent},
+    mce::DecodeChain,
+    memory_mirror,
+    notifier, //
+};
+use kmirror_core::{ParseError, RegionSpec};
+
+module! {
+    type: Module,
+    name: "kmirror",
+    authors: ["The kmirror developers"],
+    description: "Software memory mirroring for cgroups",
+    license: "GPL",
+    imports_ns: ["MEMORY_MIRROR"],
+    params: {
+        region: string {
+            default: ::kernel::module_param::StringParam::EMPTY,
+            description: "Memory for replicas: <bytes>[@node], with K, M, G or T",
+        },
+    },
+}
+
+/// What the parts of the module share.
+#[pin_data]
+pub(crate) struct Kmirror {
+    #[pin]
+    pub(crate) store: Store,
+    #[pin]
+    pub(crate) groups: Groups,
+    /// Of the whole system, since the module was loaded.
+    pub(crate) events: Events,
+}
+
+/// The loaded module. The order of the fields is that in which they go: first nobody asks for
+/// replicas any more, then the groups stop making them, then their memory is given back.
+struct Module {
+    _latent: Pin<KBox<notifier::Registration<DecodeChain, Latent>>>,
+    _lifetime: Pin<KBox<notifier::Registration<Lifetime, groups::Keeper>>>,
+    _replicas: Pin<KBox<debugfs::File<Arc<Kmirror>>>>,
+    _debugfs: debugfs::Dir,
+    _protection: Protection,
+    _recovery: Pin<KBox<memory_mirror::Registration<Recovery>>>,
+    _region_dir: Dir<RegionDir>,
+    _root_dir: Dir<RootDir>,
+}
+
+/// Ends all protection when it is dropped.
+struct Protection(Arc<Kmirror>);
+
+impl Drop for Protection {
+    fn drop(&mut self) {
+        self.0.groups.clear(&self.0);
+    }
+}
+
+impl kernel::Module for Module {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let region = module_parameters::region.value();
+        let region = match region.as_bytes() {
+            b"" => None,
+            text => Some(RegionSpec::parse(text).map_err(errno)?),
+        };
+
+        let kmirror = Arc::pin_init(
+            try_pin_init!(Kmirror {
+                store <- Store::new(region.as_ref().and_then(|spec| spec.node)),
+                groups <- Groups::new(),
+                events: Events::default(),
+            }),
+            GFP_KERNEL,
+        )?;
+        if let Some(spec) = &region {
+            kmirror.store.resize(spec.size)?;
+        }
+
+        let root_dir = Dir::new(
+            c"kmirror",
+            &Parent::kernel().ok_or(ENODEV)?,
+            RootDir(kmirror.clone()),
+            GFP_KERNEL,
+        )?;
+        let region_dir = Dir::new(
+            c"region",
+            &root_dir.as_parent()?,
+            RegionDir(kmirror.clone()),
+            GFP_KERNEL,
+        )?;
+        // Before any page can get PG_mirrored: from here on it is cleared where it has to be.
+        let recovery = KBox::pin_init(
+            memory_mirror::Registration::new(Recovery(kmirror.clone())),
+            GFP_KERNEL,
+        )?;
+        let protection = Protection(kmirror.clone());
+        let debugfs = debugfs::Dir::new(c"kmirror");
+        let replicas = KBox::pin_init(
+            debugfs.read_callback_file(
+                c"replicas",
+                Ok::<_, Error>(kmirror.clone()),
+                &|k: &Arc<Kmirror>, f| k.store.list(f),
+            ),
+            GFP_KERNEL,
+        )?;
+        // First join the chain, then look at what is there: so none is missed, and one that is met
+        // twice is added once.
+        let lifetime = KBox::pin_init(
+            notifier::Registration::new(groups::Keeper::new(
+                kmirror.clone(),
+                root_dir.as_parent()?,
+            )),
+            GFP_KERNEL,
+        )?;
+        groups::add_all(&kmirror, &root_dir.as_parent()?)?;
+        let latent = KBox::pin_init(notifier::Registration::new(Latent), GFP_KERNEL)?;
+
+        Ok(Self {
+            _latent: latent,
+            _lifetime: lifetime,
+            _replicas: replicas,
+            _debugfs: debugfs,
+            _protection: protection,
+            _recovery: recovery,
+            _region_dir: region_dir,
+            _root_dir: root_dir,
+        })
+    }
+}
+
+/// What the user is told about a text that makes no sense.
+pub(crate) fn errno(error: ParseError) -> Error {
+    match error {
+        ParseError::Range => ERANGE,
+        _ => EINVAL,
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done when memory is lost.
+//!
+//! Errors come in by three doors:
+//!
+//! 1. somebody has run into it: `memory_failure()` asks [`Recovery`] before it poisons the page;
+//! 2. the hardware has found it by itself: [`Latent`] is told through the machine check's decode
+//!    chain, before the kernel's own handler, and sends it the same way;
+//! 3. the frame is one of the mirror's own: [`Recovery::owns`].
+//!
+//! The kernel proves that the replica is current, at the one moment when nobody can write to the
+//! page (`folio_fill_from_mirror()` in mm/memory_mirror.c). Here it is only looked up, and its hash
+//! compared. Whatever cannot be proven goes the kernel's own way, as if there were no kmirror.
+
+use crate::{
+    group::{Counter, Events, Group},
+    sync::reason,
+    Kmirror, //
+};
+use kernel::{prelude::*, str::CStr, sync::Arc};
+use kernel_ext::{
+    mce::{DecodeChain, LatentError},
+    memory_mirror::{self, Keeper, Refusal, Target},
+    notifier::Handler,
+    trace, //
+};
+
+/// The longest path of a cgroup that is printed whole.
+const PATH: usize = 256;
+
+/// Answers the kernel's questions about replicas.
+pub(crate) struct Recovery(pub(crate) Arc<Kmirror>);
+
+impl Recovery {
+    /// Counts an event for a group, all above it and the whole system.
+    fn count(&self, group: &Group, which: impl Fn(&Events) -> &Counter) {
+        which(&self.0.events).count();
+        for group in group.lineage() {
+            which(&group.events).count();
+        }
+        self.0.groups.events_changed(group);
+    }
+}
+
+impl Keeper for Recovery {
+    fn owns(&self, pfn: usize) -> bool {
+        let Some(lost) = self.0.store.retire(pfn) else {
+            return false;
+        };
+        let (primary, group) = match lost.replica {
+            Some((primary, group)) => (primary, group),
+            None => (0, None),
+        };
+        if let Some(group) = &group {
+            self.count(group, |events| &events.replica_lost);
+            pr_info!(
+                "frame {:#x} of the mirror region is lost, and with it the replica of frame {:#x}\n",
+                pfn,
+                primary
+            );
+        } else {
+            pr_info!("frame {:#x} of the mirror region is lost\n", pfn);
+        }
+        trace::replica_lost(pfn, primary);
+        true
+    }
+
+    fn mirrored(&self, pfn: usize) -> bool {
+        self.0.store.has(pfn)
+    }
+
+    fn fill(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal> {
+        self.0.store.fill(pfn, to)
+    }
+
+    fn restored(&self, pfn: usize, to: usize) {
+        let Some(group) = self.0.store.release(pfn) else {
+            return;
+        };
+        self.count(&group, |events| &events.restored);
+        trace::restore(group.cgroup.id(), pfn, to);
+        with_path(&group, |path| {
+            pr_info!(
+                "restored frame {:#x} to {:#x}, of cgroup {}\n",
+                pfn,
+                to,
+                path
+            )
+        });
+    }
+
+    fn refused(&self, pfn: usize, why: Refusal) {
+        let Some(group) = self.0.store.group_of(pfn) else {
+            return;
+        };
+        self.count(&group, |events| &events.unrestorable);
+        let why = reason(why).as_str();
+        trace::refuse(group.cgroup.id(), pfn, why);
+        with_path(&group, |path| {
+            pr_info!(
+                "frame {:#x} of cgroup {} not restored: {}\n",
+                pfn,
+                path,
+                why
+            )
+        });
+    }
+}
+
+fn with_path(group: &Group, print: impl FnOnce(&CStr)) {
+    let mut buf = [0; PATH];
+    print(group.cgroup.path(&mut buf).unwrap_or(c"(long path)"));
+}
+
+/// Takes care of errors that nobody has run into yet.
+pub(crate) struct Latent;
+
+impl Handler<DecodeChain> for Latent {
+    fn notify(&self, mut error: LatentError<'_>) -> Result {
+        if memory_mirror::recover(error.pfn()).is_ok() {
+            error.handled();
+        }
+        // The chain goes on in any case: others want to log it.
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An epoch: every page of every process of a protected cgroup is looked at once.
+
+use crate::{
+    group::{Group, Progress},
+    sync::{self, Outcome},
+    Kmirror, //
+};
+use kernel::{
+    mm::MmWithUser,
+    prelude::*,
+    time::{Instant, Monotonic}, //
+};
+use kernel_ext::{
+    memory_mirror::{Counts, Walk},
+    mm,
+    trace, //
+};
+use kmirror_core::{Owner, Refusal, Survey, Work};
+
+/// Pages that are cleaned, and then copied, between two flushes of the TLB.
+const BATCH: u32 = 256;
+
+/// What an epoch is about.
+pub(crate) struct Epoch<'a> {
+    pub(crate) kmirror: &'a Kmirror,
+    /// The group whose mode is in force for all those that are looked at.
+    pub(crate) root: &'a Group,
+    pub(crate) number: u64,
+    /// Somebody waits for everything to be copied.
+    pub(crate) forced: bool,
+}
+
+/// Runs an epoch.
+///
+/// # Errors
+///
+/// [`EINTR`] if the worker is told to end, [`ENOMEM`].
+///
+/// Context: may sleep.
+pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
+    let mut done = Progress::default();
+    // Fresh pages wait for the LRU in batches, which hold references that look like those of a
+    // writer. In the background they will be gone by the next epoch or the one after.
+    if epoch.forced {
+        mm::lru_add_drain_all();
+    }
+
+    let groups = epoch
+        .kmirror
+        .groups
+        .list(|group| core::ptr::eq(group.governor(), epoch.root))?;
+    let mut walk = Walk::clean(BATCH)?;
+    // By address only: all are held by somebody, or their address may be seen again, and then a
+    // new address space waits for the next epoch.
+    let mut seen = KVec::new();
+    for group in groups.iter() {
+        group.cgroup.for_each_mm(|mm| {
+            if epoch.root.signal.stopping() {
+                return Err(EINTR);
+            }
+            if first_time(&mut seen, &mm)? {
+                address_space(epoch, group, &mm, &mut walk, &mut done)?;
+            }
+            Ok(())
+        })?;
+    }
+
+    let mut owners = KVec::<Owner>::with_capacity(groups.len(), GFP_KERNEL)?;
+    for group in groups.iter() {
+        owners.push(group.owner, GFP_KERNEL)?;
+    }
+    let short = done.refused.refused(Refusal::NoSpace) + done.refused.refused(Refusal::OverLimit);
+    epoch.kmirror.store.sweep(&owners, short > 0);
+
+    done.total.epochs = 1;
+    done.total.scanned = walk.counts().present;
+    trace::epoch(
+        epoch.root.cgroup.id(),
+        epoch.number,
+        done.total.copied,
+        done.total.scan_ns,
+        done.total.copy_ns,
+    );
+    Ok(done)
+}
+
+/// Looks at all pages of one address space.
+fn address_space(
+    epoch: &Epoch<'_>,
+    group: &Group,
+    mm: &MmWithUser,
+    walk: &mut Walk,
+    done: &mut Progress,
+) -> Result {
+    walk.rewind();
+    loop {
+        let start = Instant::<Monotonic>::now();
+        let more = walk.step(mm)?;
+        done.total.scan_ns += start.elapsed().as_nanos() as u64;
+
+        let start = Instant::<Monotonic>::now();
+        for page in walk.pages() {
+            match sync::page(&epoch.kmirror.store, group, &page, epoch.forced) {
+                Outcome::Copied => done.total.copied += 1,
+                Outcome::Deferred => done.total.deferred += 1,
+                Outcome::Refused(why) => done.refused.count_refused(why, 1),
+            }
+        }
+        done.total.copy_ns += start.elapsed().as_nanos() as u64;
+
+        if !more {
+            return Ok(());
+        }
+        if epoch.root.signal.stopping() {
+            return Err(EINTR);
+        }
+    }
+}
+
+/// Counts the pages of all protected processes in `root` and below, as they are now.
+///
+/// # Errors
+///
+/// [`EINTR`] on a fatal signal, [`ENOMEM`].
+///
+/// Context: may sleep, and take long.
+pub(crate) fn survey(kmirror: &Kmirror, root: &Group) -> Result<Survey> {
+    let groups = kmirror
+        .groups
+        .list(|group| group.is_below(root) && group.is_tracked())?;
+    let mut walk = Walk::survey();
+    let mut seen = KVec::new();
+    for group in groups.iter() {
+        group.cgroup.for_each_mm(|mm| {
+            if first_time(&mut seen, &mm)? {
+                walk.rewind();
+                walk.step(&mm)?;
+            }
+            Ok(())
+        })?;
+    }
+
+    let Counts {
+        present: _,
+        current,
+        stale,
+        lazyfree,
+        huge,
+        shadow_stack,
+        notifier,
+    } = walk.counts();
+    let mut survey = Survey::default();
+    survey.count_current(current);
+    survey.count_refused(Refusal::Stale, stale);
+    survey.count_refused(Refusal::Lazyfree, lazyfree);
+    survey.count_refused(Refusal::Huge, huge);
+    survey.count_refused(Refusal::ShadowStack, shadow_stack);
+    survey.count_refused(Refusal::Notifier, notifier);
+    Ok(survey)
+}
+
+/// Whether this address space has not been seen yet. Threads share one.
+fn first_time(seen: &mut KVec<usize>, mm: &MmWithUser) -> Result<bool> {
+    let address = core::ptr::from_ref(mm).addr();
+    match seen.binary_search(&address) {
+        Ok(_) => Ok(false),
+        Err(at) => {
+            seen.reserve(1, GFP_KERNEL)?;
+            seen.insert_within_capacity(at, address)
+                .map_err(|_| ENOMEM)?;
+            Ok(true)
+        }
+    }
+}
+
+/// What the epochs of `root` and all below it have done.
+pub(crate) fn progress(kmirror: &Kmirror, root: &Group) -> Result<Progress> {
+    let mut sum = Progress::default();
+    for group in kmirror.groups.list(|group| group.is_below(root))? {
+        let progress = group.progress.lock();
+        sum.total.add(&progress.total);
+        sum.refused.add(&progress.refused);
+    }
+    Ok(sum)
+}
+
+/// What all epochs have done.
+pub(crate) fn total(kmirror: &Kmirror) -> Result<Work> {
+    let mut sum = Work::default();
+    for group in kmirror.groups.list(|_| true)? {
+        sum.add(&group.progress.lock().total);
+    }
+    Ok(sum)
+}

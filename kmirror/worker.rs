@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The thread of a protected cgroup: one epoch after the other, and asleep in between.
+
+use crate::{
+    group::Group,
+    track::{self, Epoch},
+    Kmirror, //
+};
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{new_condvar, new_mutex, Arc, CondVar, Mutex},
+    time::{msecs_to_jiffies, Instant, Monotonic}, //
+};
+use kernel_ext::kthread::{Kthread, Run};
+use kmirror_core::next_deadline;
+
+/// How far the epochs have come. They are numbered from 1.
+#[derive(Default)]
+struct State {
+    started: u64,
+    done: u64,
+    /// The epoch that somebody waits for, and which therefore copies everything.
+    wanted: u64,
+    /// Why the next epoch should begin now, if nobody waits for it.
+    hurry: bool,
+    running: bool,
+    stop: bool,
+}
+
+/// What the thread shares with those who wait for it.
+#[pin_data]
+pub(crate) struct Signal {
+    #[pin]
+    state: Mutex<State>,
+    /// To the thread: there is something to do.
+    #[pin]
+    wake: CondVar,
+    /// From the thread: an epoch is done, or there will be none.
+    #[pin]
+    done: CondVar,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                state <- new_mutex!(State::default()),
+                wake <- new_condvar!(),
+                done <- new_condvar!(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Whether the thread has been told to end. Asked between batches of pages.
+    pub(crate) fn stopping(&self) -> bool {
+        self.state.lock().stop
+    }
+
+    /// Makes the next epoch begin now, for a setting that has changed.
+    pub(crate) fn hurry(&self) {
+        self.state.lock().hurry = true;
+        self.wake.notify_all();
+    }
+
+    /// Asks for an epoch that begins after this call; to be waited for with [`Self::wait`].
+    /// [`None`] if there is no thread.
+    pub(crate) fn request(&self) -> Option<u64> {
+        let mut state = self.state.lock();
+        if !state.running || state.stop {
+            return None;
+        }
+        let number = state.started + 1;
+        state.wanted = number;
+        self.wake.notify_all();
+        Some(number)
+    }
+
+    /// Waits until epoch `number` is done.
+    ///
+    /// # Errors
+    ///
+    /// [`EINTR`] on a signal, [`ENODEV`] if protection ends before.
+    pub(crate) fn wait(&self, number: u64) -> Result {
+        let mut state = self.state.lock();
+        while state.done < number {
+            if !state.running || state.stop {
+                return Err(ENODEV);
+            }
+            if self.done.wait_interruptible(&mut state) {
+                return Err(EINTR);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until it is time for the epoch after one that began at `start` (if any) and returns
+    /// its number, and whether it must copy everything. [`None`] to end.
+    fn next(&self, group: &Group, start: Option<Instant<Monotonic>>) -> Option<(u64, bool)> {
+        // The clock begins when the last epoch did; how long that took is known now.
+        let took = start.map_or(0, nanos);
+        let mut state = self.state.lock();
+        loop {
+            if state.stop {
+                return None;
+            }
+            let forced = state.wanted > state.done;
+            let left = start.map_or(0, |start| {
+                // Read again each time, since it may have been changed.
+                let deadline = next_deadline(0, took, group.interval());
+                deadline.at.saturating_sub(nanos(start))
+            });
+            if forced || state.hurry || left == 0 {
+                state.hurry = false;
+                state.started += 1;
+                return Some((state.started, forced));
+            }
+            let ms = u32::try_from(left / 1_000_000 + 1).unwrap_or(u32::MAX);
+            let _ = self
+                .wake
+                .wait_interruptible_timeout(&mut state, msecs_to_jiffies(ms));
+        }
+    }
+
+    fn finish(&self, number: u64) {
+        self.state.lock().done = number;
+        self.done.notify_all();
+    }
+}
+
+fn nanos(since: Instant<Monotonic>) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(0)
+}
+
+/// The thread, as long as this is not dropped.
+pub(crate) struct Worker {
+    signal: Arc<Signal>,
+    // Dropped last, which waits for the thread.
+    thread: Option<Kthread>,
+}
+
+struct Task {
+    kmirror: Arc<Kmirror>,
+    group: Arc<Group>,
+}
+
+impl Worker {
+    /// Starts the thread for `group` and all that inherit from it.
+    pub(crate) fn start(kmirror: &Arc<Kmirror>, group: &Arc<Group>) -> Result<Self> {
+        let name = CString::try_from_fmt(fmt!("kmirror/{}", group.cgroup.id()))?;
+        let task = Arc::new(
+            Task {
+                kmirror: kmirror.clone(),
+                group: group.clone(),
+            },
+            GFP_KERNEL,
+        )?;
+        let signal = group.signal.clone();
+        *signal.state.lock() = State {
+            running: true,
+            ..State::default()
+        };
+        let mut worker = Self {
+            signal,
+            thread: None,
+        };
+        // If this fails, dropping `worker` takes back what was said above.
+        worker.thread = Some(Kthread::spawn(&name, task)?);
+        Ok(worker)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.signal.state.lock().stop = true;
+        self.signal.wake.notify_all();
+        self.signal.done.notify_all();
+        drop(self.thread.take());
+        let mut state = self.signal.state.lock();
+        state.running = false;
+    }
+}
+
+impl Run for Task {
+    fn run(self: Arc<Self>) {
+        let signal = &self.group.signal;
+        let mut last: Option<Instant<Monotonic>> = None;
+        while let Some((number, forced)) = signal.next(&self.group, last) {
+            let start = Instant::<Monotonic>::now();
+            let epoch = Epoch {
+                kmirror: &self.kmirror,
+                root: &self.group,
+                number,
+                forced,
+            };
+            match track::run(&epoch) {
+                Ok(mut done) => {
+                    let took = nanos(start);
+                    done.total.late = next_deadline(0, took, self.group.interval()).late;
+                    let mut progress = self.group.progress.lock();
+                    progress.total.add(&done.total);
+                    progress.refused = done.refused;
+                    drop(progress);
+                    signal.finish(number);
+                }
+                // Told to end, or out of memory: then those who wait go on waiting for the next.
+                Err(_) => pr_debug!("epoch {} cut short\n", number),
+            }
+            last = Some(start);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef _KMIRROR_HELPERS_H
+#define _KMIRROR_HELPERS_H
+
+#include <linux/types.h>
+
+struct attribute;
+struct cgroup;
+struct mce;
+struct page;
+
+void kmirror_cgroup_get(struct cgroup *cgrp);
+void kmirror_cgroup_put(struct cgroup *cgrp);
+bool kmirror_cgroup_tryget(struct cgroup *cgrp);
+bool kmirror_cgroup_is_online(struct cgroup *cgrp);
+struct cgroup *kmirror_cgroup_parent(struct cgroup *cgrp);
+bool kmirror_cgroup_on_dfl(struct cgroup *cgrp);
+u64 kmirror_cgroup_id(struct cgroup *cgrp);
+int kmirror_cgroup_path(struct cgroup *cgrp, char *buf, size_t size);
+
+struct page *kmirror_alloc_block(int nid, unsigned int order);
+void kmirror_free_page(struct page *page);
+void kmirror_put_page(struct page *page);
+unsigned long kmirror_page_to_pfn(struct page *page);
+int kmirror_copy_mc_page(struct page *to, struct page *from);
+u64 kmirror_hash_page(struct page *page);
+bool kmirror_pfn_mirrored(unsigned long pfn);
+void kmirror_pfn_clear_mirrored(unsigned long pfn);
+
+unsigned long kmirror_mce_pfn(const struct mce *mce);
+void kmirror_mce_set_handled(struct mce *mce);
+
+void kmirror_sysfs_attr_init(struct attribute *attr);
+
+void kmirror_trace_epoch(u64 cgroup, u64 epoch, u64 copied, u64 scan_ns,
+			 u64 copy_ns);
+void kmirror_trace_restore(u64 cgroup, unsigned long pfn, unsigned long to);
+void kmirror_trace_refuse(u64 cgroup, unsigned long pfn, const char *why,
+			  size_t len);
+void kmirror_trace_replica_lost(unsigned long pfn, unsigned long primary);
+
+#endif

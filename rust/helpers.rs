@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Declarations of what `helpers.c` defines. Keep in step with `helpers.h`.
+
+// As for the kernel's own bindings: empty structs, which a configuration leaves of some, are not
+// what C is asked about here.
+#![expect(improper_ctypes)]
+
+use kernel::bindings;
+use kernel::ffi::{c_char, c_int, c_uint, c_ulong};
+
+extern "C" {
+    pub(crate) fn kmirror_cgroup_get(cgrp: *mut bindings::cgroup);
+    pub(crate) fn kmirror_cgroup_put(cgrp: *mut bindings::cgroup);
+    pub(crate) fn kmirror_cgroup_tryget(cgrp: *mut bindings::cgroup) -> bool;
+    pub(crate) fn kmirror_cgroup_is_online(cgrp: *mut bindings::cgroup) -> bool;
+    pub(crate) fn kmirror_cgroup_parent(cgrp: *mut bindings::cgroup) -> *mut bindings::cgroup;
+    pub(crate) fn kmirror_cgroup_on_dfl(cgrp: *mut bindings::cgroup) -> bool;
+    pub(crate) fn kmirror_cgroup_id(cgrp: *mut bindings::cgroup) -> u64;
+    pub(crate) fn kmirror_cgroup_path(
+        cgrp: *mut bindings::cgroup,
+        buf: *mut c_char,
+        size: usize,
+    ) -> c_int;
+
+    pub(crate) fn kmirror_alloc_block(nid: c_int, order: c_uint) -> *mut bindings::page;
+    pub(crate) fn kmirror_free_page(page: *mut bindings::page);
+    pub(crate) fn kmirror_put_page(page: *mut bindings::page);
+    pub(crate) fn kmirror_page_to_pfn(page: *mut bindings::page) -> c_ulong;
+    pub(crate) fn kmirror_copy_mc_page(to: *mut bindings::page, from: *mut bindings::page)
+        -> c_int;
+    pub(crate) fn kmirror_hash_page(page: *mut bindings::page) -> u64;
+    pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
+    pub(crate) fn kmirror_pfn_clear_mirrored(pfn: c_ulong);
+
+    pub(crate) fn kmirror_mce_pfn(mce: *const bindings::mce) -> c_ulong;
+    pub(crate) fn kmirror_mce_set_handled(mce: *mut bindings::mce);
+
+    pub(crate) fn kmirror_sysfs_attr_init(attr: *mut bindings::attribute);
+
+    pub(crate) fn kmirror_trace_epoch(
+        cgroup: u64,
+        epoch: u64,
+        copied: u64,
+        scan_ns: u64,
+        copy_ns: u64,
+    );
+    pub(crate) fn kmirror_trace_restore(cgroup: u64, pfn: c_ulong, to: c_ulong);
+    pub(crate) fn kmirror_trace_refuse(cgroup: u64, pfn: c_ulong, why: *const c_char, len: usize);
+    pub(crate) fn kmirror_trace_replica_lost(pfn: c_ulong, primary: c_ulong);
+}
