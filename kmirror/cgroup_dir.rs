@@ -85,13 +85,13 @@ fn store_interval(dir: &CgroupDir, text: &[u8]) -> Result {
     if interval.is_none() && dir.group.parent.is_none() {
         return Err(EINVAL);
     }
-    dir.group.set(|settings| settings.interval = interval);
-    // Who sleeps by the old interval looks at the new one now.
-    for group in dir
+    let below = dir
         .kmirror
         .groups
-        .list(|group| group.is_below(&dir.group))?
-    {
+        .list(|group| group.is_below(&dir.group))?;
+    dir.group.set(|settings| settings.interval = interval);
+    // Who sleeps by the old interval looks at the new one now.
+    for group in below {
         group.signal.hurry();
     }
     Ok(())
@@ -107,8 +107,16 @@ fn show_max(dir: &CgroupDir, page: &mut Page<'_>) -> Result {
 
 fn store_max(dir: &CgroupDir, text: &[u8]) -> Result {
     let limit = Limit::parse(text).map_err(errno)?;
+    let below = dir
+        .kmirror
+        .groups
+        .list(|group| group.is_below(&dir.group))?;
+    let mut owners = KVec::with_capacity(below.len(), GFP_KERNEL)?;
+    for group in below.iter() {
+        owners.push(group.owner, GFP_KERNEL)?;
+    }
     dir.group.set(|settings| settings.limit = limit);
-    dir.kmirror.store.reduce(&dir.group);
+    dir.kmirror.store.reduce(&dir.group, &owners);
     Ok(())
 }
 

@@ -60,6 +60,13 @@ impl Groups {
         Ok(list)
     }
 
+    /// The group of the cgroup with this id, if it is tracked.
+    pub(crate) fn tracked(&self, cgroup: u64) -> Option<Arc<Group>> {
+        let tree = self.tree.lock();
+        let node = tree.iter().find(|node| node.group.cgroup.id() == cgroup)?;
+        node.group.is_tracked().then(|| node.group.clone())
+    }
+
     /// Wakes those who poll the events of `group` and of all above it.
     pub(crate) fn events_changed(&self, group: &Group) {
         for node in self.tree.lock().iter() {
@@ -187,20 +194,20 @@ impl Groups {
         group.set(|settings| settings.mode = mode);
         for node in self.tree.lock().iter() {
             let below = &node.group;
-            if below.is_below(group) {
-                let tracked = below.is_tracked();
-                if tracked
-                    && below.governor().settings().mode == Mode::Tracked
-                    && mode == Mode::Tracked
-                {
-                    below.events.reset();
-                }
-                kmirror.store.set_tracked(below.owner, tracked);
+            if !below.is_below(group) {
+                continue;
+            }
+            let tracked = below.is_tracked();
+            let before = kmirror.store.set_tracked(below.owner, tracked);
+            if tracked && !before {
+                below.events.reset();
             }
         }
         *group.progress.lock() = Default::default();
         let old = core::mem::replace(&mut *group.worker.lock(), worker);
         drop(old);
+        // The thread may have looked before the mode was set, and found nothing to do.
+        group.signal.hurry();
         Ok(())
     }
 }

@@ -24,20 +24,21 @@
 //! # Lock order
 //!
 //! ```text
-//! cgroup_mutex (the kernel's, around the lifetime notifier)
-//!   control            who may change modes, start and stop workers
-//!     tree             the list of groups
-//!       settings       of one group
-//! mf_mutex, mirror_sem (the kernel's, around a restore)
-//!   folio lock         of the page that is copied or restored
-//!     store            replicas; held while one page is copied
-//!       settings
+//! cgroup_mutex       the kernel's, around the lifetime notifier
+//!   control          who may change modes
+//!     worker         of one group; held while its thread is waited for
+//!       signal       of one group: what its thread is to do
+//!     tree           the list of groups
+//!       folio lock   of the page that is copied or restored
+//!         store      replicas; held while one page is copied
+//!           settings of one group
+//!       progress     of one group
 //! ```
 //!
-//! `tree` and `store` are taken one after the other by those who change modes: `tree` first. A
-//! worker takes `tree`, `store` and `settings` and never `control`, so it can be waited for under
-//! that. No lock is held while a directory of sysfs is removed, but `control`, which no handler
-//! takes but that of `mirror.mode`; and that one does not wait for it.
+//! `mf_mutex` and `mirror_sem`, which the kernel holds when it asks for a replica, come before
+//! `tree`. A thread never takes `control` or `worker`, so it can be waited for under them. None of
+//! these locks is held while a directory of sysfs is removed, which waits for those who are in its
+//! files; these may take all of them but `cgroup_mutex`.
 
 #![forbid(unsafe_code)]
 

@@ -22,6 +22,7 @@ use kernel::{prelude::*, str::CStr, sync::Arc};
 use kernel_ext::{
     mce::{DecodeChain, LatentError},
     memory_mirror::{self, Keeper, Refusal, Target},
+    mm,
     notifier::Handler,
     trace, //
 };
@@ -91,7 +92,10 @@ impl Keeper for Recovery {
     }
 
     fn refused(&self, pfn: usize, why: Refusal) {
-        let Some(group) = self.0.store.group_of(pfn) else {
+        // The cgroup that the page is charged to, since what the store knows may be of one that has
+        // had the frame before; but not every cgroup is charged for its own memory.
+        let charged = mm::charged_to(pfn).and_then(|id| self.0.groups.tracked(id));
+        let Some(group) = charged.or_else(|| self.0.store.group_of(pfn)) else {
             return;
         };
         self.count(&group, |events| &events.unrestorable);

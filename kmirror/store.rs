@@ -41,6 +41,9 @@ use kmirror_core::{
     SLOTS_PER_BLOCK, //
 };
 
+/// Replicas to look at before the lock is given to others.
+const BUDGET: u32 = 4096;
+
 /// The memory of a block of slots: the frames, and what is remembered about each.
 struct Frames {
     pages: PageBlock,
@@ -183,17 +186,6 @@ impl Inner {
         self.by_frame
             .insert_within_capacity(at, (first, hole as u32))
             .map_err(|_| ENOMEM)
-    }
-
-    /// The frame of some page of `root` or below it.
-    fn any_below(&self, root: &Group) -> Option<u64> {
-        self.blocks.iter().flatten().find_map(|block| {
-            block.iter_used().find_map(|index| {
-                let record = block.record(index)?;
-                let tenant = self.owners.tenant(record.owner())?;
-                tenant.group.is_below(root).then(|| record.pfn())
-            })
-        })
     }
 
     /// Takes out the block with the fewest replicas.
@@ -350,18 +342,19 @@ impl Store {
     }
 
     /// Allows the owner to have replicas, or drops them all: it has none when this returns, and no
-    /// page keeps the flag for them.
-    pub(crate) fn set_tracked(&self, owner: Owner, tracked: bool) {
+    /// page keeps the flag for them. Returns whether it was allowed before.
+    pub(crate) fn set_tracked(&self, owner: Owner, tracked: bool) -> bool {
         let mut inner = self.inner.lock();
         let Some(tenant) = inner.owners.tenant_mut(owner) else {
-            return;
+            return false;
         };
-        tenant.tracked = tracked;
+        let before = core::mem::replace(&mut tenant.tracked, tracked);
         if !tracked {
             inner
                 .replicas()
                 .release_owner(owner, |pfn| memory_mirror::clear_mirrored(pfn as usize));
         }
+        before
     }
 
     /// How hot the page is. [`None`] without a replica.
@@ -380,7 +373,9 @@ impl Store {
     /// Locks held: the folio's. It keeps the restore of this page out until the replica is whole.
     pub(crate) fn copy(&self, group: &Group, pfn: usize, primary: &Primary<'_>) -> Copied {
         let mut inner = self.inner.lock();
-        let Some(tenant) = inner.owners.tenant(group.owner).filter(|t| t.tracked) else {
+        // The number may have been given to another since the epoch began.
+        let tenant = inner.owners.tenant(group.owner);
+        let Some(tenant) = tenant.filter(|t| t.tracked && core::ptr::eq(&*t.group, group)) else {
             return Copied::Refused(kmirror_core::Refusal::Busy);
         };
         let limit = tenant.slots.saturating_add(group.headroom());
@@ -405,17 +400,23 @@ impl Store {
     }
 
     /// Drops replicas of `root` and all below it until it keeps to its limit.
-    pub(crate) fn reduce(&self, root: &Group) {
-        let mut inner = self.inner.lock();
-        let excess = root
-            .used_slots()
-            .saturating_sub(root.settings().limit.slots());
-        for _ in 0..excess {
-            let Some(pfn) = inner.any_below(root) else {
+    pub(crate) fn reduce(&self, root: &Group, owners: &[Owner]) {
+        let mut cursor = Cursor::default();
+        loop {
+            let mut inner = self.inner.lock();
+            let limit = root.settings().limit.slots();
+            let mut excess = root.used_slots().saturating_sub(limit);
+            let swept = inner.replicas().sweep(&mut cursor, BUDGET, |pfn, record| {
+                if excess == 0 || !owners.contains(&record.owner()) {
+                    return Verdict::Keep;
+                }
+                excess -= 1;
+                memory_mirror::clear_mirrored(pfn as usize);
+                Verdict::Release
+            });
+            if swept.done || excess == 0 {
                 return;
-            };
-            inner.replicas().release(pfn);
-            memory_mirror::clear_mirrored(pfn as usize);
+            }
         }
     }
 
@@ -482,6 +483,13 @@ impl Store {
             .get(slot.block() as usize)
             .and_then(|block| block.as_ref()?.record(slot.index()))
             .map(|record| record.owner());
+        // Poisoned before the lock is let go: it cannot be given back before that.
+        if let Some(frame) = inner
+            .pages(slot)
+            .and_then(|pages| pages.frame(usize::from(slot.index().get())))
+        {
+            frame.poison();
+        }
         let primary = inner.replicas().retire(slot).map(|pfn| pfn as usize);
         if let Some(primary) = primary {
             memory_mirror::clear_mirrored(primary);
@@ -497,8 +505,6 @@ impl Store {
     /// Drops the replicas of `owners` that no page needs any more: those without the flag that two
     /// sweeps in a row have not found in use, or, when `hard`, all without the flag.
     pub(crate) fn sweep(&self, owners: &[Owner], hard: bool) {
-        /// Replicas to look at before the lock is given to others.
-        const BUDGET: u32 = 4096;
         let mut cursor = Cursor::default();
         loop {
             let mut inner = self.inner.lock();

@@ -98,7 +98,14 @@ impl Signal {
 
     /// Sleeps until it is time for the epoch after one that began at `start` (if any) and returns
     /// its number, and whether it must copy everything. [`None`] to end.
-    fn next(&self, group: &Group, start: Option<Instant<Monotonic>>) -> Option<(u64, bool)> {
+    ///
+    /// After one that has `failed` even those who wait have to wait for the interval.
+    fn next(
+        &self,
+        group: &Group,
+        start: Option<Instant<Monotonic>>,
+        failed: bool,
+    ) -> Option<(u64, bool)> {
         // The clock begins when the last epoch did; how long that took is known now.
         let took = start.map_or(0, nanos);
         let mut state = self.state.lock();
@@ -112,7 +119,7 @@ impl Signal {
                 let deadline = next_deadline(0, took, group.interval());
                 deadline.at.saturating_sub(nanos(start))
             });
-            if forced || state.hurry || left == 0 {
+            if (forced && !failed) || state.hurry || left == 0 {
                 state.hurry = false;
                 state.started += 1;
                 return Some((state.started, forced));
@@ -187,7 +194,8 @@ impl Run for Task {
     fn run(self: Arc<Self>) {
         let signal = &self.group.signal;
         let mut last: Option<Instant<Monotonic>> = None;
-        while let Some((number, forced)) = signal.next(&self.group, last) {
+        let mut failed = false;
+        while let Some((number, forced)) = signal.next(&self.group, last, failed) {
             let start = Instant::<Monotonic>::now();
             let epoch = Epoch {
                 kmirror: &self.kmirror,
@@ -195,7 +203,9 @@ impl Run for Task {
                 number,
                 forced,
             };
-            match track::run(&epoch) {
+            let done = track::run(&epoch);
+            failed = done.is_err();
+            match done {
                 Ok(mut done) => {
                     let took = nanos(start);
                     done.total.late = next_deadline(0, took, self.group.interval()).late;

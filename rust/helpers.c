@@ -6,6 +6,8 @@
 #include <linux/cgroup.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/memcontrol.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/sysfs.h>
 #include <linux/xxhash.h>
@@ -103,6 +105,11 @@ u64 kmirror_hash_page(struct page *page)
 
 /* linux/page-flags.h */
 
+void kmirror_poison_page(struct page *page)
+{
+	SetPageHWPoison(page);
+}
+
 bool kmirror_pfn_mirrored(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
@@ -116,6 +123,29 @@ void kmirror_pfn_clear_mirrored(unsigned long pfn)
 
 	if (page && PageMirrored(page))
 		ClearPageMirrored(page);
+}
+
+/* linux/memcontrol.h */
+
+/* The cgroup that user memory is charged to; 0 if that is unknown. */
+u64 kmirror_pfn_cgroup_id(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+	struct mem_cgroup *memcg;
+	struct folio *folio;
+	u64 id = 0;
+
+	if (!page)
+		return 0;
+	folio = page_folio(page);
+	if (!folio_test_anon(folio))
+		return 0;
+	rcu_read_lock();
+	memcg = folio_memcg(folio);
+	if (memcg)
+		id = cgroup_id(memcg->css.cgroup);
+	rcu_read_unlock();
+	return id;
 }
 
 /* asm/mce.h */

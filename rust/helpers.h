@@ -24,6 +24,8 @@ void kmirror_put_page(struct page *page);
 unsigned long kmirror_page_to_pfn(struct page *page);
 int kmirror_copy_mc_page(struct page *to, struct page *from);
 u64 kmirror_hash_page(struct page *page);
+void kmirror_poison_page(struct page *page);
+u64 kmirror_pfn_cgroup_id(unsigned long pfn);
 bool kmirror_pfn_mirrored(unsigned long pfn);
 void kmirror_pfn_clear_mirrored(unsigned long pfn);
 

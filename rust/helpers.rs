@@ -30,6 +30,8 @@ extern "C" {
     pub(crate) fn kmirror_copy_mc_page(to: *mut bindings::page, from: *mut bindings::page)
         -> c_int;
     pub(crate) fn kmirror_hash_page(page: *mut bindings::page) -> u64;
+    pub(crate) fn kmirror_poison_page(page: *mut bindings::page);
+    pub(crate) fn kmirror_pfn_cgroup_id(pfn: c_ulong) -> u64;
     pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_clear_mirrored(pfn: c_ulong);
 

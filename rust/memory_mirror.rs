@@ -342,7 +342,7 @@ pub trait Keeper: Send + Sync {
     fn fill(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal>;
     /// The page was restored to another frame.
     fn restored(&self, pfn: usize, to: usize);
-    /// The page has a replica and was not restored.
+    /// The page is lost and was not restored. It need not be one that the keeper knows.
     fn refused(&self, pfn: usize, why: Refusal);
 }
 

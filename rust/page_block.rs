@@ -106,6 +106,12 @@ impl Frame<'_> {
         unsafe { helpers::kmirror_page_to_pfn(self.as_ptr()) }
     }
 
+    /// Marks the frame as broken. The page allocator will not take it back into use.
+    pub fn poison(&self) {
+        // SAFETY: The page is valid, and the flag is set atomically.
+        unsafe { helpers::kmirror_poison_page(self.as_ptr()) }
+    }
+
     /// Hash of the contents: XXH64 with seed 0.
     ///
     /// Not safe against machine checks: for frames that have just been written.
