@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is said about coverage is true, and the worker sees to it by itself.
+
+use crate::case::{Case, Context};
+use crate::inject::Door;
+use crate::memory::Mapping;
+use crate::rig::Rig;
+use crate::wait;
+use anyhow::{ensure, Context as _, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "coverage_is_true",
+        "coverage is read from the page tables and flags as they are, not from what an epoch saw",
+        is_true,
+    ),
+    Case::new(
+        "background_worker",
+        "the worker runs epochs by itself, and leaves nothing out that rests",
+        background,
+    ),
+    Case::new(
+        "hot_page",
+        "a page that is dirty in every epoch is not copied in every epoch",
+        hot,
+    ),
+];
+
+/// Many more than the victim has otherwise.
+const PAGES: u64 = 1024;
+
+fn is_true(cx: &Context) -> Result<()> {
+    let mut rig = Rig::new(cx, PAGES)?;
+    let coverage = |rig: &Rig| rig.mirror.number("coverage");
+    // The first epoch has begun with the mode; what it has found is no promise. But all of these
+    // are protected, and what is written is not covered.
+    rig.sync()?;
+    let before = coverage(&rig)?;
+    ensure!(
+        before >= 950_000,
+        "{before} ppm after an epoch\n{}",
+        rig.mirror.get("stat")?
+    );
+    let current = rig.mirror.stat("current")?;
+    let protected = rig.mirror.stat("protected")?;
+    ensure!(
+        current >= PAGES && protected >= current,
+        "{current} of {protected} pages"
+    );
+    let bytes = rig.mirror.number("current")?;
+    ensure!(
+        bytes >= current * crate::PAGE,
+        "{bytes} bytes of replicas for {current} pages"
+    );
+
+    rig.victim.call(
+        |scene, _, _| {
+            (0..PAGES / 2).for_each(|page| scene.mem.store(page, 0, page));
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let half = coverage(&rig)?;
+    ensure!(
+        (300_000..600_000).contains(&half),
+        "{half} ppm with half of the pages written"
+    );
+    let stale = rig.mirror.stat("stale")?;
+    ensure!(stale >= PAGES / 2, "{stale} pages are stale");
+
+    // Each page is in one line: all lines that are reasons come to what is not current.
+    let reasons = [
+        "stale",
+        "pinned",
+        "lazyfree",
+        "huge",
+        "shared_foreign",
+        "notifier",
+        "shadow_stack",
+    ];
+    for reason in reasons {
+        rig.mirror.stat(reason)?;
+    }
+    rig.sync()?;
+    let after = coverage(&rig)?;
+    ensure!(after >= 950_000, "{after} ppm after another epoch");
+
+    // More memory that no epoch has seen.
+    rig.victim.call(
+        |_, _, _| {
+            Mapping::anon(PAGES, 1)?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let grown = coverage(&rig)?;
+    ensure!(
+        (300_000..600_000).contains(&grown),
+        "{grown} ppm with twice the memory"
+    );
+    Ok(())
+}
+
+fn background(cx: &Context) -> Result<()> {
+    let mut rig = Rig::new(cx, PAGES)?;
+    rig.mirror.set("interval_ms", "50")?;
+    wait::until(
+        "the worker has covered an idle program",
+        wait::BOUND,
+        || Ok(rig.mirror.number("coverage")? >= 990_000),
+    )?;
+    for page in 0..PAGES {
+        rig.must_be_mirrored(page)?;
+    }
+    rig.must_restore(Door::Fail, 17, 1)?;
+
+    // And again, after a store.
+    rig.fill(3, 2)?;
+    // The flag says nothing, it may be of the moment before the store. Of three epochs that end
+    // after it, the second has begun after it.
+    let epochs = rig.mirror.stat("epochs")?;
+    wait::until("three more epochs", wait::BOUND, || {
+        Ok(rig.mirror.stat("epochs")? >= epochs + 3)
+    })?;
+    rig.must_restore(Door::Fail, 3, 2)?;
+    Ok(())
+}
+
+/// In the victim: writes to the first pages all the time.
+static STOP: AtomicBool = AtomicBool::new(false);
+static WRITER: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
+const HOT: u64 = 64;
+
+fn hot(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, 256)?;
+    rig.victim.call(
+        |scene, _, _| {
+            let mem = scene.mem;
+            *WRITER.lock().unwrap() = Some(std::thread::spawn(move || {
+                let mut round = 0;
+                while !STOP.load(Ordering::Relaxed) {
+                    (0..HOT).for_each(|page| mem.store(page, 1, round));
+                    round += 1;
+                }
+            }));
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    const EPOCHS: u64 = 40;
+    rig.mirror.set("interval_ms", "10")?;
+    let (epochs, copied) = (rig.mirror.stat("epochs")?, rig.mirror.stat("copied")?);
+    wait::until("so many epochs", wait::BOUND, || {
+        Ok(rig.mirror.stat("epochs")? >= epochs + EPOCHS)
+    })?;
+    let ran = rig.mirror.stat("epochs")? - epochs;
+    let copies = rig.mirror.stat("copied")? - copied;
+    let deferred = rig.mirror.stat("deferred")?;
+    println!("{ran} epochs, {HOT} hot pages: {copies} copies, {deferred} deferred");
+    ensure!(deferred >= HOT * EPOCHS / 4, "{deferred} deferred");
+    ensure!(
+        copies <= HOT * ran / 2,
+        "{copies} copies of pages that never rest"
+    );
+
+    // When they rest they are copied.
+    rig.victim.call(
+        |_, _, _| {
+            STOP.store(true, Ordering::Relaxed);
+            let writer = WRITER.lock().unwrap().take().context("no writer")?;
+            writer.join().map_err(|_| anyhow::anyhow!("a panic"))?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    wait::until("what was hot has been copied", wait::BOUND, || {
+        Ok(rig.mirror.number("coverage")? >= 990_000)
+    })?;
+    rig.must_be_mirrored(0)?;
+    rig.must_be_mirrored(HOT - 1)
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All cases, in the order in which they are run.
+
+use crate::case::Case;
+
+mod abi;
+mod coverage;
+mod direct_io;
+mod fork;
+mod huge;
+mod kernel;
+mod ksm;
+mod kvm;
+mod lazyfree;
+mod mapping;
+mod members;
+mod migration;
+mod off;
+mod random;
+mod reference;
+mod region;
+mod remote;
+mod replica;
+mod restore;
+mod shmem;
+mod store;
+mod swap;
+mod threads;
+mod unload;
+mod uring;
+
+/// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
+/// which the kernel refuses after an error that was not simulated.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    let groups: [&[Case]; 25] = [
+        kernel::CASES,
+        abi::CASES,
+        restore::CASES,
+        store::CASES,
+        remote::CASES,
+        direct_io::CASES,
+        uring::CASES,
+        kvm::CASES,
+        lazyfree::CASES,
+        fork::CASES,
+        swap::CASES,
+        ksm::CASES,
+        mapping::CASES,
+        migration::CASES,
+        huge::CASES,
+        shmem::CASES,
+        reference::CASES,
+        replica::CASES,
+        threads::CASES,
+        members::CASES,
+        coverage::CASES,
+        off::CASES,
+        region::CASES,
+        random::CASES,
+        unload::CASES,
+    ];
+    groups.into_iter().flatten()
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of kmirror, and what they are made of.
+//!
+//! A *case* shows one promise. It runs as a process of its own, the director, which stays outside
+//! of the cgroups that it protects. What is protected is a *victim*: another process, started in
+//! such a cgroup, which does on order what the director tells it. So a victim can be frozen, hit
+//! and killed, and nobody else comes to harm.
+//!
+//! - [`runner`], [`ktap`], [`kmsg`]: all cases, one after the other, and what is printed;
+//! - [`case`], [`cases`]: what a case is; all of them;
+//! - [`rig`], [`victim`], [`memory`], [`sigbus`]: a protected victim and its memory;
+//! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`zram`], [`uffd`]: what the
+//!   kernel offers;
+//! - [`file`], [`wait`], [`rng`]: small helpers.
+
+pub mod case;
+pub mod cases;
+pub mod cgroup;
+pub mod file;
+pub mod inject;
+pub mod kmsg;
+pub mod ktap;
+pub mod memory;
+pub mod mirror;
+pub mod module;
+pub mod pagemap;
+pub mod rig;
+pub mod rng;
+pub mod runner;
+pub mod sigbus;
+pub mod uffd;
+pub mod victim;
+pub mod wait;
+pub mod zram;
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// The same, as the size of something in memory.
+pub const PAGE_SIZE: usize = 4096;
