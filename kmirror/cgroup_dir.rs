@@ -184,7 +184,12 @@ fn store_sync(dir: &CgroupDir, text: &[u8]) -> Result {
         waits.push(group.signal.request(), GFP_KERNEL)?;
     }
     for (group, number) in workers.iter().zip(waits.iter()) {
-        group.signal.wait(number.ok_or(ENODEV)?)?;
+        let result = number.ok_or(ENODEV).and_then(|n| group.signal.wait(n));
+        match result {
+            // A cgroup below that has gone has nothing left to be copied.
+            Err(e) if e == ENODEV && !core::ptr::eq(&**group, governor) => {}
+            result => result?,
+        }
     }
     Ok(())
 }

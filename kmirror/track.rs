@@ -30,6 +30,9 @@ pub(crate) struct Epoch<'a> {
     pub(crate) number: u64,
     /// Somebody waits for everything to be copied.
     pub(crate) forced: bool,
+    /// Fresh pages wait for the LRU in batches, which hold references that look like those of a
+    /// writer: empty these batches first.
+    pub(crate) drain: bool,
 }
 
 /// Runs an epoch.
@@ -41,9 +44,7 @@ pub(crate) struct Epoch<'a> {
 /// Context: may sleep.
 pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
     let mut done = Progress::default();
-    // Fresh pages wait for the LRU in batches, which hold references that look like those of a
-    // writer. In the background they will be gone by the next epoch or the one after.
-    if epoch.forced {
+    if epoch.drain {
         mm::lru_add_drain_all();
     }
 

@@ -14,7 +14,7 @@ use kernel::{
     time::{msecs_to_jiffies, Instant, Monotonic}, //
 };
 use kernel_ext::kthread::{Kthread, Run};
-use kmirror_core::next_deadline;
+use kmirror_core::{next_deadline, Refusal};
 
 /// How far the epochs have come. They are numbered from 1.
 #[derive(Default)]
@@ -195,6 +195,10 @@ impl Run for Task {
         let signal = &self.group.signal;
         let mut last: Option<Instant<Monotonic>> = None;
         let mut failed = false;
+        // Pages that were pinned in the last epoch, and those among them that emptying the LRU's
+        // batches has not helped. A batch is emptied by itself only when there is more to put into
+        // it, so an idle program's last pages would wait for ever.
+        let (mut pinned, mut stuck) = (0, 0);
         while let Some((number, forced)) = signal.next(&self.group, last, failed) {
             let start = Instant::<Monotonic>::now();
             let epoch = Epoch {
@@ -202,12 +206,19 @@ impl Run for Task {
                 root: &self.group,
                 number,
                 forced,
+                drain: forced || pinned > stuck,
             };
             let done = track::run(&epoch);
             failed = done.is_err();
             match done {
                 Ok(mut done) => {
                     let took = nanos(start);
+                    pinned = done.refused.refused(Refusal::Pinned);
+                    stuck = if epoch.drain {
+                        pinned
+                    } else {
+                        pinned.min(stuck)
+                    };
                     done.total.late = next_deadline(0, took, self.group.interval()).late;
                     let mut progress = self.group.progress.lock();
                     progress.total.add(&done.total);

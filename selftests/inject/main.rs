@@ -12,6 +12,8 @@
 //! - `mce`, `mce_deferred`: a record through the decode chain of machine checks, action optional or
 //!   deferred.
 //!
+//! - `silent`: not at all. Nobody has noticed the error yet.
+//!
 //! With `keep_` before the door the contents are left alone: a second report of the same error.
 //! The write returns when the report has been dealt with, with its error if there was one.
 //!
@@ -76,7 +78,7 @@ fn inject(text: &[u8]) -> Result {
         "fail" => Some(Report::Latent),
         "fail_required" => Some(Report::ActionRequired),
         "fail_counted" => Some(Report::CountIncreased),
-        "mce" | "mce_deferred" => None,
+        "mce" | "mce_deferred" | "silent" => None,
         _ => return Err(EINVAL),
     };
 
@@ -85,6 +87,7 @@ fn inject(text: &[u8]) -> Result {
     }
     match report {
         Some(report) => memory_failure(pfn, report),
+        None if door == "silent" => Ok(()),
         None => {
             let log = KBox::pin_init(MceLog::new(), GFP_KERNEL)?;
             log.as_ref().log(pfn, door == "mce_deferred");
