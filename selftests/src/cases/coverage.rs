@@ -113,12 +113,16 @@ fn background(cx: &Context) -> Result<()> {
     // All of it: also the last pages that it has touched, which wait in a batch of their CPU for the
     // LRU and would wait there for ever on a machine where nothing else happens.
     let mut page = 0;
-    wait::until("every page of an idle program is covered", wait::BOUND, || {
-        while page < PAGES && rig.is_mirrored(page)? {
-            page += 1;
-        }
-        Ok(page == PAGES)
-    })
+    wait::until(
+        "every page of an idle program is covered",
+        wait::BOUND,
+        || {
+            while page < PAGES && rig.is_mirrored(page)? {
+                page += 1;
+            }
+            Ok(page == PAGES)
+        },
+    )
     .with_context(|| rig.mirror.get("stat").unwrap_or_default())?;
     ensure!(rig.mirror.number("coverage")? >= 950_000);
     rig.must_restore(Door::Fail, 17, 1)?;

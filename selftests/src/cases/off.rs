@@ -3,11 +3,11 @@
 //! Off means gone.
 
 use crate::case::{Case, Context};
+use crate::file;
 use crate::inject::Door;
 use crate::module::{self, REGION};
 use crate::pagemap::{self, MIRRORED};
 use crate::rig::{must_be_empty, Rig};
-use crate::file;
 use anyhow::{ensure, Context as _, Result};
 
 pub(super) const CASES: &[Case] = &[
