@@ -57,8 +57,10 @@ pub struct Missing {
 impl Missing {
     /// A page at which everybody waits, the kernel included.
     pub fn new() -> Result<Self> {
+        // One that blocks cannot be polled.
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: A system call without pointers.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
         let fd = i32::try_from(Errno::result(fd).context("userfaultfd")?)?;
         // SAFETY: The descriptor is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };

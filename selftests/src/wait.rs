@@ -2,7 +2,7 @@
 
 //! Waiting, never by sleeping and never without a bound.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -16,9 +16,20 @@ pub fn ready(fd: BorrowedFd<'_>, events: PollFlags, bound: Duration) -> Result<b
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd, events)], timeout) {
+        let mut fds = [PollFd::new(fd, events)];
+        match poll(&mut fds, timeout) {
             Err(nix::errno::Errno::EINTR) => {}
-            other => return Ok(other.context("poll")? > 0),
+            other => {
+                let came = other.context("poll")? > 0;
+                // With an error alone there is nothing to wait for. cgroup's files report one
+                // together with their event, and a pipe whose other end is gone hangs up.
+                let got = fds[0].revents().unwrap_or(PollFlags::empty());
+                ensure!(
+                    !came || got.intersects(events | PollFlags::POLLHUP),
+                    "a descriptor that cannot be waited for: {got:?}"
+                );
+                return Ok(came);
+            }
         }
     }
 }
