@@ -2,7 +2,12 @@
 
 //! The directory of a cgroup: `/sys/kernel/kmirror/cgroup/[PATH/]`. See docs/abi/.
 
-use crate::{errno, group::Group, track, Kmirror};
+use crate::{
+    errno,
+    group::{self, Group},
+    track,
+    Kmirror, //
+};
 use kernel::{
     fmt::Write,
     prelude::*,
@@ -111,10 +116,7 @@ fn store_max(dir: &CgroupDir, text: &[u8]) -> Result {
         .kmirror
         .groups
         .list(|group| group.is_below(&dir.group))?;
-    let mut owners = KVec::with_capacity(below.len(), GFP_KERNEL)?;
-    for group in below.iter() {
-        owners.push(group.owner, GFP_KERNEL)?;
-    }
+    let owners = group::owners(&below)?;
     dir.group.set(|settings| settings.limit = limit);
     dir.kmirror.store.reduce(&dir.group, &owners);
     Ok(())

@@ -195,3 +195,16 @@ impl Group {
         }
     }
 }
+
+/// The owners' numbers of some groups.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn owners(groups: &[Arc<Group>]) -> Result<KVec<Owner>> {
+    let mut owners = KVec::with_capacity(groups.len(), GFP_KERNEL)?;
+    for group in groups {
+        owners.push(group.owner, GFP_KERNEL)?;
+    }
+    Ok(owners)
+}

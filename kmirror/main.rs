@@ -43,6 +43,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup_dir;
+mod frames;
 mod group;
 mod groups;
 mod recovery;
@@ -50,6 +51,7 @@ mod region_dir;
 mod root_dir;
 mod store;
 mod sync;
+mod tenants;
 mod track;
 mod worker;
 

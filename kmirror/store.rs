@@ -6,28 +6,25 @@
 //! changes hands under a copy, and whoever takes a slot, a block or an owner's replicas away finds
 //! nothing half-way. The price is that two workers copy one after the other.
 
-use crate::group::Group;
+use crate::{
+    frames::{ByFrame, Frames},
+    group::Group,
+    tenants::{Owners, Tenant}, //
+};
 use kernel::{
     fmt,
     prelude::*,
-    sync::{new_mutex, Arc, Mutex},
-    xarray::{AllocKind, XArray}, //
+    sync::{new_mutex, Arc, Mutex}, //
 };
 use kernel_ext::{
     memory_mirror::{self, Primary, Refusal, Target},
     mm,
-    page_block::PageBlock,
-    xarray::Value, //
+    page_block::PageBlock, //
 };
 use kmirror_core::{
-    Backing,
     Block,
     Cursor,
-    Entries,
-    Entry,
     Heat,
-    Map,
-    NoMemory,
     Owner,
     Region,
     RegionSize,
@@ -35,7 +32,6 @@ use kmirror_core::{
     Slot,
     SlotIndex,
     Totals,
-    Usage,
     Verdict,
     BLOCK_BYTES,
     SLOTS_PER_BLOCK, //
@@ -43,101 +39,6 @@ use kmirror_core::{
 
 /// Replicas to look at before the lock is given to others.
 const BUDGET: u32 = 4096;
-
-/// The memory of a block of slots: the frames, and what is remembered about each.
-struct Frames {
-    pages: PageBlock,
-    entries: KBox<Entries>,
-}
-
-impl Backing for Frames {
-    fn entries(&self) -> &Entries {
-        &self.entries
-    }
-
-    fn entries_mut(&mut self) -> &mut Entries {
-        &mut self.entries
-    }
-}
-
-impl Frames {
-    fn new(node: Option<u32>) -> Result<Self> {
-        Ok(Self {
-            pages: PageBlock::new(node)?,
-            entries: KBox::init(
-                pin_init::init_array_from_fn(|_| Entry::EMPTY),
-                GFP_KERNEL | __GFP_NOWARN,
-            )?,
-        })
-    }
-}
-
-/// The replicas by the primary's frame number.
-struct ByFrame(Pin<KBox<XArray<Value>>>);
-
-impl Map for ByFrame {
-    fn get(&self, pfn: u64) -> Option<Slot> {
-        let value = self.0.lock().get(pfn as usize)?;
-        Slot::from_raw(value.get())
-    }
-
-    fn insert(&mut self, pfn: u64, slot: Slot) -> Result<(), NoMemory> {
-        let value = Value::new(slot.to_raw()).ok_or(NoMemory)?;
-        self.0
-            .lock()
-            .store(pfn as usize, value, GFP_NOWAIT | __GFP_NOWARN)
-            .map_err(|_| NoMemory)?;
-        Ok(())
-    }
-
-    fn remove(&mut self, pfn: u64) -> Option<Slot> {
-        let value = self.0.lock().remove(pfn as usize)?;
-        Slot::from_raw(value.get())
-    }
-}
-
-/// Those who have replicas.
-#[derive(Default)]
-struct Owners(KVec<Option<Tenant>>);
-
-struct Tenant {
-    group: Arc<Group>,
-    slots: u64,
-    /// Whether it may have any: checked under the lock under which they are made and dropped, so
-    /// that an epoch which is still under way makes none after they were dropped.
-    tracked: bool,
-}
-
-impl Owners {
-    fn tenant(&self, owner: Owner) -> Option<&Tenant> {
-        self.0.get(usize::from(owner.0))?.as_ref()
-    }
-
-    fn tenant_mut(&mut self, owner: Owner) -> Option<&mut Tenant> {
-        self.0.get_mut(usize::from(owner.0))?.as_mut()
-    }
-
-    fn account(&mut self, owner: Owner, slots: i64) {
-        if let Some(tenant) = self.tenant_mut(owner) {
-            tenant.slots = tenant.slots.saturating_add_signed(slots);
-            tenant.group.charge(slots);
-        }
-    }
-}
-
-impl Usage for Owners {
-    fn used(&self, owner: Owner) -> u64 {
-        self.tenant(owner).map_or(u64::MAX, |tenant| tenant.slots)
-    }
-
-    fn charge(&mut self, owner: Owner) {
-        self.account(owner, 1);
-    }
-
-    fn uncharge(&mut self, owner: Owner) {
-        self.account(owner, -1);
-    }
-}
 
 /// What the lock protects.
 struct Inner {
@@ -235,7 +136,7 @@ impl Store {
     pub(crate) fn new(node: Option<u32>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inner <- new_mutex!(Inner {
-                map: ByFrame(KBox::pin_init(XArray::new(AllocKind::Alloc), GFP_KERNEL)?),
+                map: ByFrame::new()?,
                 region: Region::new(),
                 blocks: KVec::new(),
                 by_frame: KVec::new(),
@@ -371,7 +272,8 @@ impl Store {
     /// Copies a page, whose replica has been begun, and publishes it.
     ///
     /// Locks held: the folio's. It keeps the restore of this page out until the replica is whole.
-    pub(crate) fn copy(&self, group: &Group, pfn: usize, primary: &Primary<'_>) -> Copied {
+    pub(crate) fn copy(&self, group: &Group, primary: &Primary<'_>) -> Copied {
+        let pfn = primary.pfn();
         let mut inner = self.inner.lock();
         // The number may have been given to another since the epoch began.
         let tenant = inner.owners.tenant(group.owner);

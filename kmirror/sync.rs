@@ -25,60 +25,69 @@
 //!   be found.
 
 use crate::{
-    group::Group,
+    group::{Group, Progress},
     store::{Copied, Store}, //
 };
-use kernel_ext::memory_mirror::{self as mm, HandedPage};
-use kmirror_core::{on_dirty, on_rest, Decision, Heat, Refusal};
+use kernel_ext::memory_mirror::{self as mm, Handed};
+use kmirror_core::{on_dirty, on_dirty_huge, on_rest, Decision, Heat, Refusal};
 
-/// What became of a page that was handed over.
-pub(crate) enum Outcome {
-    /// It has a current replica.
-    Copied,
-    /// It is too hot; it will be copied when it rests.
-    Deferred,
-    /// It has none, for this reason.
-    Refused(Refusal),
-}
-
-/// Brings the replica of a page up to date, at once if `forced`.
+/// Brings the replicas of pages that were handed over together up to date, at once if `forced`, and
+/// counts in `done` what became of them.
 ///
 /// Context: may sleep.
-pub(crate) fn page(store: &Store, group: &Group, page: &HandedPage<'_>, forced: bool) -> Outcome {
-    let pfn = page.pfn();
-    let (heat, decision) = match store.heat(pfn) {
-        None => (None, Decision::Copy),
-        Some(heat) => {
-            let (heat, decision) = decide(heat, page.was_dirty(), forced);
-            (Some(heat), decision)
+pub(crate) fn pages(
+    store: &Store,
+    group: &Group,
+    handed: &Handed<'_>,
+    forced: bool,
+    done: &mut Progress,
+) {
+    let count = handed.count() as u64;
+    // The heat of a huge page is that of its first.
+    if let Some(heat) = store.heat(handed.pfn()) {
+        let (heat, decision) = decide(heat, handed, forced);
+        store.set_heat(handed.pfn(), heat);
+        match decision {
+            Decision::Copy => {}
+            Decision::Defer => {
+                done.total.deferred += count;
+                return;
+            }
+            Decision::Split => {
+                // If somebody has it locked, the next epoch tries again.
+                let _ = handed.split_mapping();
+                done.total.deferred += count;
+                return;
+            }
         }
-    };
-    if let Some(heat) = heat {
-        store.set_heat(pfn, heat);
-    }
-    if let Decision::Defer = decision {
-        return Outcome::Deferred;
     }
 
-    let primary = match page.begin() {
-        Ok(primary) => primary,
-        Err(why) => return Outcome::Refused(reason(why)),
-    };
-    match store.copy(group, pfn, &primary) {
-        Copied::Done => {
-            primary.finish();
-            Outcome::Copied
+    let mut primaries = match handed.begin() {
+        Ok(primaries) => primaries,
+        Err(why) => {
+            done.refused.count_refused(reason(why), count);
+            return;
         }
-        // Dropping `primary` clears the flag.
-        Copied::Refused(why) => Outcome::Refused(why),
+    };
+    while let Some(primary) = primaries.next() {
+        match store.copy(group, &primary) {
+            Copied::Done => {
+                primary.finish();
+                done.total.copied += 1;
+            }
+            // Dropping `primary` clears the flag.
+            Copied::Refused(why) => done.refused.count_refused(why, 1),
+        }
     }
 }
 
-fn decide(heat: Heat, dirty: bool, forced: bool) -> (Heat, Decision) {
-    if dirty {
-        on_dirty(heat, forced)
-    } else {
+fn decide(heat: Heat, handed: &Handed<'_>, forced: bool) -> (Heat, Decision) {
+    if !handed.was_dirty() {
         on_rest(heat)
+    } else if handed.count() > 1 {
+        on_dirty_huge(heat, forced)
+    } else {
+        on_dirty(heat, forced)
     }
 }
 
@@ -86,7 +95,7 @@ fn decide(heat: Heat, dirty: bool, forced: bool) -> (Heat, Decision) {
 pub(crate) fn reason(why: mm::Refusal) -> Refusal {
     match why {
         mm::Refusal::Locked => Refusal::Locked,
-        mm::Refusal::NotAnon => Refusal::NotAnonymous,
+        mm::Refusal::NotUser => Refusal::NotUser,
         mm::Refusal::Huge => Refusal::Huge,
         mm::Refusal::Lazyfree => Refusal::Lazyfree,
         mm::Refusal::Pinned => Refusal::Pinned,

@@ -3,23 +3,24 @@
 //! An epoch: every page of every process of a protected cgroup is looked at once.
 
 use crate::{
-    group::{Group, Progress},
-    sync::{self, Outcome},
+    group::{self, Group, Progress},
+    sync,
     Kmirror, //
 };
 use kernel::{
     mm::MmWithUser,
     prelude::*,
+    sync::Arc,
     time::{Instant, Monotonic}, //
 };
 use kernel_ext::{
-    memory_mirror::{Counts, Walk},
+    memory_mirror::{self, Counts, Walk},
     mm,
     trace, //
 };
-use kmirror_core::{Owner, Refusal, Survey, Work};
+use kmirror_core::{Refusal, Survey, Work};
 
-/// Pages that are cleaned, and then copied, between two flushes of the TLB.
+/// Pages or huge pages that are cleaned, and then copied, between two flushes of the TLB.
 const BATCH: u32 = 256;
 
 /// What an epoch is about.
@@ -68,10 +69,9 @@ pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
         })?;
     }
 
-    let mut owners = KVec::<Owner>::with_capacity(groups.len(), GFP_KERNEL)?;
-    for group in groups.iter() {
-        owners.push(group.owner, GFP_KERNEL)?;
-    }
+    page_cache(epoch, &groups, &mut done)?;
+
+    let owners = group::owners(&groups)?;
     let short = done.refused.refused(Refusal::NoSpace) + done.refused.refused(Refusal::OverLimit);
     epoch.kmirror.store.sweep(&owners, short > 0);
 
@@ -102,12 +102,8 @@ fn address_space(
         done.total.scan_ns += start.elapsed().as_nanos() as u64;
 
         let start = Instant::<Monotonic>::now();
-        for page in walk.pages() {
-            match sync::page(&epoch.kmirror.store, group, &page, epoch.forced) {
-                Outcome::Copied => done.total.copied += 1,
-                Outcome::Deferred => done.total.deferred += 1,
-                Outcome::Refused(why) => done.refused.count_refused(why, 1),
-            }
+        for handed in walk.handed() {
+            sync::pages(&epoch.kmirror.store, group, &handed, epoch.forced, done);
         }
         done.total.copy_ns += start.elapsed().as_nanos() as u64;
 
@@ -118,6 +114,38 @@ fn address_space(
             return Err(EINTR);
         }
     }
+}
+
+/// Looks at the pages that are charged to the groups and that page tables need not lead to.
+fn page_cache(epoch: &Epoch<'_>, groups: &[Arc<Group>], done: &mut Progress) -> Result {
+    let start = Instant::<Monotonic>::now();
+    let mut copying = 0;
+    memory_mirror::walk_cache(&ids(groups)?, &mut |handed| {
+        let start = Instant::<Monotonic>::now();
+        // The one it is charged to now; if it has been moved meanwhile, the next epoch sees to it.
+        let id = mm::charged_to(handed.pfn());
+        if let Some(group) = groups.iter().find(|group| Some(group.cgroup.id()) == id) {
+            sync::pages(&epoch.kmirror.store, group, &handed, epoch.forced, done);
+        }
+        copying += start.elapsed().as_nanos() as u64;
+        !epoch.root.signal.stopping()
+    })?;
+    done.total.copy_ns += copying;
+    done.total.scan_ns += (start.elapsed().as_nanos() as u64).saturating_sub(copying);
+    if epoch.root.signal.stopping() {
+        return Err(EINTR);
+    }
+    Ok(())
+}
+
+/// The ids of the groups' cgroups, in order.
+fn ids(groups: &[Arc<Group>]) -> Result<KVec<u64>> {
+    let mut ids = KVec::with_capacity(groups.len(), GFP_KERNEL)?;
+    for group in groups {
+        ids.push(group.cgroup.id(), GFP_KERNEL)?;
+    }
+    ids.sort_unstable();
+    Ok(ids)
 }
 
 /// Counts the pages of all protected processes in `root` and below, as they are now.
@@ -152,9 +180,10 @@ pub(crate) fn survey(kmirror: &Kmirror, root: &Group) -> Result<Survey> {
         shadow_stack,
         notifier,
     } = walk.counts();
+    let cache = memory_mirror::survey_cache(&ids(&groups)?);
     let mut survey = Survey::default();
-    survey.count_current(current);
-    survey.count_refused(Refusal::Stale, stale);
+    survey.count_current(current + cache.current);
+    survey.count_refused(Refusal::Stale, stale + cache.stale);
     survey.count_refused(Refusal::Lazyfree, lazyfree);
     survey.count_refused(Refusal::Huge, huge);
     survey.count_refused(Refusal::ShadowStack, shadow_stack);

@@ -8,6 +8,7 @@
 #include <linux/highmem.h>
 #include <linux/memcontrol.h>
 #include <linux/memory_hotplug.h>
+#include <linux/memory_mirror.h>
 #include <linux/mm.h>
 #include <linux/sysfs.h>
 #include <linux/xxhash.h>
@@ -114,15 +115,15 @@ bool kmirror_pfn_mirrored(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
 
-	return page && PageMirrored(page);
+	return page && page_mirrored(page);
 }
 
-void kmirror_pfn_clear_mirrored(unsigned long pfn)
+void kmirror_pfn_drop_mirrored(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
 
-	if (page && PageMirrored(page))
-		ClearPageMirrored(page);
+	if (page)
+		memory_mirror_drop(page);
 }
 
 /* linux/memcontrol.h */
@@ -132,16 +133,12 @@ u64 kmirror_pfn_cgroup_id(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
 	struct mem_cgroup *memcg;
-	struct folio *folio;
 	u64 id = 0;
 
 	if (!page)
 		return 0;
-	folio = page_folio(page);
-	if (!folio_test_anon(folio))
-		return 0;
 	rcu_read_lock();
-	memcg = folio_memcg(folio);
+	memcg = folio_memcg_check(page_folio(page));
 	if (memcg)
 		id = cgroup_id(memcg->css.cgroup);
 	rcu_read_unlock();

@@ -27,7 +27,7 @@ u64 kmirror_hash_page(struct page *page);
 void kmirror_poison_page(struct page *page);
 u64 kmirror_pfn_cgroup_id(unsigned long pfn);
 bool kmirror_pfn_mirrored(unsigned long pfn);
-void kmirror_pfn_clear_mirrored(unsigned long pfn);
+void kmirror_pfn_drop_mirrored(unsigned long pfn);
 
 unsigned long kmirror_mce_pfn(const struct mce *mce);
 void kmirror_mce_set_handled(struct mce *mce);

@@ -33,7 +33,7 @@ extern "C" {
     pub(crate) fn kmirror_poison_page(page: *mut bindings::page);
     pub(crate) fn kmirror_pfn_cgroup_id(pfn: c_ulong) -> u64;
     pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
-    pub(crate) fn kmirror_pfn_clear_mirrored(pfn: c_ulong);
+    pub(crate) fn kmirror_pfn_drop_mirrored(pfn: c_ulong);
 
     pub(crate) fn kmirror_mce_pfn(mce: *const bindings::mce) -> c_ulong;
     pub(crate) fn kmirror_mce_set_handled(mce: *mut bindings::mce);

@@ -15,7 +15,7 @@ pub fn available_bytes() -> u64 {
     u64::try_from(pages).unwrap_or(0) * PAGE_SIZE as u64
 }
 
-/// The id of the cgroup that the anonymous page in this frame is charged to, at this moment.
+/// The id of the cgroup that the user memory in this frame is charged to, at this moment.
 /// [`None`] if there is no such page, or nobody knows.
 pub fn charged_to(pfn: usize) -> Option<u64> {
     // SAFETY: Any number will do.

@@ -57,7 +57,13 @@ pub enum Decision {
     Copy,
     /// Leave it stale until it rests.
     Defer,
+    /// Map the huge page by PTEs, and see in the next epoch which of its pages are written.
+    Split,
 }
+
+/// From this heat on, a huge page that is dirty once more is mapped by PTEs. At 1 a huge page that
+/// is being filled when it is first seen stays huge if it rests after that.
+pub const HOT_HUGE: Heat = Heat(1);
 
 /// A page was found dirty (and has been cleaned). One that has no replica has [`Heat::COLD`] and is
 /// copied at once.
@@ -72,6 +78,20 @@ pub fn on_dirty(heat: Heat, forced: bool) -> (Heat, Decision) {
         (heat.hotter(), Decision::Copy)
     } else {
         (heat.hotter(), Decision::Defer)
+    }
+}
+
+/// The same for the pages behind a huge mapping, which has one dirty bit for all of them; the heat
+/// is that of the first.
+///
+/// One store makes all of them stale, so a huge page that goes on being written would never be
+/// current. Read through a huge mapping, it stays huge.
+#[must_use]
+pub fn on_dirty_huge(heat: Heat, forced: bool) -> (Heat, Decision) {
+    if !forced && heat >= HOT_HUGE {
+        (heat, Decision::Split)
+    } else {
+        on_dirty(heat, forced)
     }
 }
 
@@ -109,6 +129,17 @@ mod tests {
         use Decision::{Copy, Defer};
         assert_eq!(decisions, [Copy, Copy, Defer, Defer]);
         assert_eq!(heat, Heat(4));
+    }
+
+    #[test]
+    fn a_huge_page_that_goes_on_being_written_is_mapped_by_ptes() {
+        let (heat, decision) = on_dirty_huge(Heat::COLD, false);
+        assert_eq!(decision, Decision::Copy);
+        assert_eq!(on_dirty_huge(heat, false), (heat, Decision::Split));
+        assert_eq!(on_dirty_huge(heat, true), (heat, Decision::Copy));
+        // One that has rested meanwhile is not.
+        let (heat, _) = on_rest(heat);
+        assert_eq!(on_dirty_huge(heat, false).1, Decision::Copy);
     }
 
     #[test]

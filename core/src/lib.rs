@@ -38,7 +38,7 @@ pub mod sweep;
 pub mod text;
 
 pub use block::{Backing, Block, Entries, Entry};
-pub use epoch::{on_dirty, on_rest, Decision, Heat};
+pub use epoch::{on_dirty, on_dirty_huge, on_rest, Decision, Heat};
 pub use index::{ClaimError, Map, NoMemory, Replica, Replicas, Usage};
 pub use interval::{next_deadline, Deadline, Interval};
 pub use mode::Mode;

@@ -14,7 +14,7 @@ pub enum Refusal {
     Pinned,
     /// Lazily freed (`MADV_FREE`): loses its dirty bit silently.
     Lazyfree,
-    /// Part of a huge page that is not handled.
+    /// Part of a huge page that cannot be mirrored or taken apart.
     Huge,
     /// Mapped by processes outside the protected cgroups too.
     SharedForeign,
@@ -28,8 +28,8 @@ pub enum Refusal {
     Locked,
     /// Shadow stack: its dirty bits mean something else.
     ShadowStack,
-    /// Not anonymous memory.
-    NotAnonymous,
+    /// Not memory that can be mirrored: that of a file, or freed.
+    NotUser,
     /// There was no memory for the index or the fresh page.
     NoMemory,
     /// In some other state of change: isolated, under migration, being written back.
@@ -57,7 +57,7 @@ impl Refusal {
         Self::BadReplica,
         Self::Locked,
         Self::ShadowStack,
-        Self::NotAnonymous,
+        Self::NotUser,
         Self::NoMemory,
         Self::Busy,
         Self::NoSpace,
@@ -78,7 +78,7 @@ impl Refusal {
             Self::BadReplica => "bad_replica",
             Self::Locked => "locked",
             Self::ShadowStack => "shadow_stack",
-            Self::NotAnonymous => "not_anonymous",
+            Self::NotUser => "not_user",
             Self::NoMemory => "no_memory",
             Self::Busy => "busy",
             Self::NoSpace => "no_space",
@@ -94,7 +94,7 @@ impl From<crate::index::ClaimError> for Refusal {
             ClaimError::NoSpace => Self::NoSpace,
             ClaimError::OverLimit => Self::OverLimit,
             ClaimError::NoMemory => Self::NoMemory,
-            ClaimError::BadFrame => Self::NotAnonymous,
+            ClaimError::BadFrame => Self::NotUser,
         }
     }
 }

@@ -72,6 +72,15 @@ impl Cgroup {
         file::write(self.file("cgroup.procs"), &pid.to_string())
     }
 
+    /// Has the memory of those below it counted for each, where the machine can. Without that, the
+    /// pages of a file are those of an ancestor.
+    pub fn count_memory(&self) -> Result<()> {
+        if file::read(self.file("cgroup.controllers"))?.contains("memory") {
+            file::write(self.file("cgroup.subtree_control"), "+memory")?;
+        }
+        Ok(())
+    }
+
     /// Stops all its processes, and waits until they stand still. They go on when the value is
     /// dropped.
     pub fn freeze(&self) -> Result<Frozen<'_>> {

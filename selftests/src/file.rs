@@ -51,3 +51,35 @@ pub fn keyed(path: impl AsRef<Path>, key: &str) -> Result<u64> {
 pub fn meminfo(key: &str) -> Result<u64> {
     keyed("/proc/meminfo", key)
 }
+
+/// A setting of the machine that a test has changed. It gets its old value back.
+#[derive(Debug)]
+pub struct Setting {
+    path: String,
+    old: String,
+}
+
+impl Setting {
+    /// Changes it. Of a list of words the one in brackets is the value.
+    pub fn change(path: &str, value: &str) -> Result<Self> {
+        let text = read(path)?;
+        let old = match text
+            .split_once('[')
+            .and_then(|(_, rest)| rest.split_once(']'))
+        {
+            Some((word, _)) => word.to_owned(),
+            None => text.trim().to_owned(),
+        };
+        write(path, value)?;
+        Ok(Self {
+            path: path.to_owned(),
+            old,
+        })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = try_write(&self.path, &self.old);
+    }
+}

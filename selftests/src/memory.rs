@@ -80,6 +80,23 @@ impl Mapping {
         })
     }
 
+    /// A segment of System V shared memory, which goes when nobody has it attached any more.
+    pub fn sysv(pages: u64) -> Result<Self> {
+        let len = usize::try_from(pages)? * PAGE_SIZE;
+        // SAFETY: System calls; the kernel chooses a place where nothing is.
+        unsafe {
+            let id = libc::shmget(libc::IPC_PRIVATE, len, libc::IPC_CREAT | 0o600);
+            let id = Errno::result(id).context("shmget")?;
+            let base = libc::shmat(id, std::ptr::null(), 0);
+            Errno::result(libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()))?;
+            Errno::result(base as isize).context("shmat")?;
+            Ok(Self {
+                base: base.addr(),
+                pages,
+            })
+        }
+    }
+
     /// Private anonymous memory in small pages, with nothing in it yet.
     pub fn untouched(pages: u64) -> Result<Self> {
         let mapping = Self::new(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;

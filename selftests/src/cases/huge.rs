@@ -1,73 +1,198 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Huge pages: one dirty bit for 512 pages.
+//! Huge pages: one dirty bit for 512 pages, or one folio for several.
 
 use crate::case::{skip, Case, Context};
 use crate::inject::Door;
-use crate::memory::{Mapping, Seen};
-use crate::pagemap;
+use crate::memory::Mapping;
 use crate::rig::Rig;
+use crate::{file, pagemap, wait};
 use anyhow::{ensure, Result};
 
-pub(super) const CASES: &[Case] = &[Case::new(
-    "huge_page",
-    "a huge mapping is split, or refused; a split copies the dirty bit down",
-    huge,
-)];
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "huge_restore",
+        "a page of a huge one is restored, and the other 511 are not lost; a split keeps their flags",
+        restore,
+    ),
+    Case::new(
+        "huge_stale",
+        "one store through a huge mapping makes all of it stale; a split copies the dirty bit down",
+        stale,
+    ),
+    Case::new(
+        "huge_written",
+        "a huge page that goes on being written is mapped by PTEs; one that is read stays huge",
+        written,
+    ),
+    Case::new(
+        "huge_shmem",
+        "the same for a huge page of shared memory",
+        shmem,
+    ),
+    Case::new(
+        "mthp",
+        "each page of a large folio that PTEs map has a dirty bit and a flag of its own",
+        mthp,
+    ),
+];
 
-const PAGES: u64 = 512;
+const HUGE: u64 = 512;
+const POLICY: &str = "/sys/kernel/mm/transparent_hugepage";
 
-fn huge(cx: &Context) -> Result<()> {
-    let mut rig = Rig::new(cx, 1)?;
+/// A victim whose memory begins with folios of `pages` each.
+fn rig(cx: &Context, name: &str, pages: u64, shared: bool) -> Result<Rig> {
+    let mut rig = Rig::named(cx, name, 1)?;
     let addr = rig.victim.call(
-        |scene, _, _| {
+        |scene, pages, shared| {
+            let flags = if shared == 1 {
+                libc::MAP_SHARED
+            } else {
+                libc::MAP_PRIVATE
+            };
             // Room enough for an aligned one.
-            let room = Mapping::new(PAGES * 2, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
-            let aligned = room.addr(0).next_multiple_of(PAGES * crate::PAGE);
-            scene.mem = Mapping::at(aligned, PAGES);
-            scene.mem.advise(0, PAGES, libc::MADV_HUGEPAGE)?;
-            (0..PAGES).for_each(|page| scene.mem.fill(page, 1));
+            let room = Mapping::new(HUGE * 2, flags | libc::MAP_ANONYMOUS, -1)?;
+            let aligned = room.addr(0).next_multiple_of(HUGE * crate::PAGE);
+            scene.mem = Mapping::at(aligned, HUGE);
+            scene.mem.advise(0, HUGE, libc::MADV_HUGEPAGE)?;
+            (0..pages).for_each(|page| scene.mem.fill(page, 1));
             Ok(aligned)
         },
-        0,
-        0,
+        pages,
+        u64::from(shared),
     )?;
-    rig.victim.mem = Mapping::at(addr, PAGES);
+    rig.victim.mem = Mapping::at(addr, HUGE);
     if pagemap::flags(rig.frame(0)?)? & pagemap::THP == 0 {
         skip!("no huge page was to be had");
     }
     rig.sync()?;
-    let refused = rig.mirror.stat("huge")?;
-    let mirrored = rig.is_mirrored(9)?;
-    ensure!(
-        mirrored || refused >= PAGES,
-        "{refused} pages are counted as huge, page 9 is not mirrored"
-    );
+    for page in 0..pages {
+        rig.must_be_mirrored(page)?;
+    }
+    Ok(rig)
+}
 
+/// Kilobytes of the victim that huge PMDs map.
+fn mapped_huge(rig: &Rig) -> Result<u64> {
+    let smaps = format!("/proc/{}/smaps_rollup", rig.victim.pid);
+    Ok(file::keyed(&smaps, "AnonHugePages")? + file::keyed(&smaps, "ShmemPmdMapped")?)
+}
+
+fn check_all(rig: &mut Rig, except: &[(u64, u64)]) -> Result<()> {
+    for page in 0..HUGE {
+        let version = except.iter().find(|(other, _)| *other == page);
+        rig.must_be(page, version.map_or(1, |(_, version)| *version))?;
+    }
+    Ok(())
+}
+
+fn restore(cx: &Context) -> Result<()> {
+    let mut rig = rig(cx, "restore", HUGE, false)?;
+    ensure!(mapped_huge(&rig)? == 2048, "not mapped huge");
+    for (page, door) in [9, 0, 511, 10].into_iter().zip(Door::ALL) {
+        rig.must_restore(door, page, 1)?;
+        for other in [8, 100, 510] {
+            ensure!(rig.is_mirrored(other)?, "page {other} has lost the flag");
+        }
+    }
+    check_all(&mut rig, &[])
+}
+
+fn stale(cx: &Context) -> Result<()> {
+    let mut rig = rig(cx, "stale", HUGE, false)?;
     // Written through the huge mapping, which is split afterwards.
     rig.fill(3, 2)?;
     rig.victim.call(
         |scene, _, _| {
             scene.mem.advise(100, 1, libc::MADV_DONTNEED)?;
+            scene.mem.fill(100, 1);
             Ok(0)
         },
         0,
         0,
     )?;
     rig.must_lose(Door::Fail, 3)?;
-    if mirrored {
-        rig.must_restore(Door::Fail, 9, 1)?;
-    }
-    rig.must_not_lie(Door::Mce, 5, 1)?;
+    rig.must_lose(Door::Mce, 9)?;
+    rig.fill(3, 2)?;
+    rig.fill(9, 2)?;
 
-    // What is left of it is small pages, in time.
+    // What is left of it has dirty bits page by page.
     rig.sync()?;
     rig.fill(200, 2)?;
     rig.must_lose(Door::Fail, 200)?;
-    let seen = rig.must_not_lie(Door::Fail, 300, 1)?;
-    println!("after the split, page 300 was {seen:?}");
-    for page in 301..PAGES {
-        ensure!(rig.seen(page, 1)? != Seen::Wrong(0), "page {page}");
+    rig.fill(200, 1)?;
+    rig.must_restore(Door::Fail, 300, 1)?;
+    check_all(&mut rig, &[(3, 2), (9, 2)])
+}
+
+fn written(cx: &Context) -> Result<()> {
+    let mut rig = rig(cx, "written", HUGE, false)?;
+    rig.mirror.set("interval_ms", "20")?;
+    let epochs = |rig: &Rig| rig.mirror.stat("epochs");
+    let seen = epochs(&rig)?;
+    wait::until("five epochs", wait::BOUND, || Ok(epochs(&rig)? >= seen + 5))?;
+    ensure!(
+        mapped_huge(&rig)? == 2048,
+        "a huge page that is only read was taken apart"
+    );
+
+    let mut version = 1;
+    wait::until("it is mapped by PTEs", wait::BOUND, || {
+        version += 1;
+        rig.fill(7, version)?;
+        Ok(mapped_huge(&rig)? == 0)
+    })?;
+    // The others rest now, and are covered although page 7 never is for long.
+    let seen = epochs(&rig)?;
+    wait::until("five epochs more", wait::BOUND, || {
+        version += 1;
+        rig.fill(7, version)?;
+        Ok(epochs(&rig)? >= seen + 5)
+    })?;
+    rig.mirror.set("interval_ms", "600000")?;
+    rig.must_restore(Door::Fail, 8, 1)?;
+    rig.fill(7, 99)?;
+    rig.must_lose(Door::Fail, 7)?;
+    rig.fill(7, 99)?;
+    check_all(&mut rig, &[(7, 99)])
+}
+
+fn shmem(cx: &Context) -> Result<()> {
+    let enabled = format!("{POLICY}/shmem_enabled");
+    let _policy = file::Setting::change(&enabled, "advise")?;
+    let mut rig = rig(cx, "shmem", HUGE, true)?;
+    ensure!(mapped_huge(&rig)? == 2048, "not mapped huge");
+    rig.must_restore(Door::Fail, 9, 1)?;
+    rig.must_restore(Door::Mce, 10, 1)?;
+    rig.sync()?;
+    rig.fill(20, 2)?;
+    rig.must_refuse(Door::Fail, 20)?;
+    rig.fill(20, 2)?;
+    // The split has left the mapping of the others to the next fault.
+    rig.must_be(21, 1)?;
+    rig.must_restore(Door::Fail, 21, 1)?;
+    check_all(&mut rig, &[(20, 2)])
+}
+
+fn mthp(cx: &Context) -> Result<()> {
+    const ORDER: u64 = 16;
+    let enabled = format!("{POLICY}/hugepages-64kB/enabled");
+    let huge = format!("{POLICY}/hugepages-2048kB/enabled");
+    let _small = file::Setting::change(&enabled, "madvise")?;
+    let _large = file::Setting::change(&huge, "never")?;
+    let mut rig = rig(cx, "mthp", HUGE, false)?;
+    ensure!(mapped_huge(&rig)? == 0, "mapped huge");
+
+    // Of one folio: a page written, its neighbours not.
+    rig.fill(1, 2)?;
+    rig.must_refuse(Door::Fail, 1)?;
+    rig.fill(1, 2)?;
+    rig.must_restore(Door::Fail, 2, 1)?;
+    rig.must_restore(Door::MceDeferred, 3, 1)?;
+    // Of another, untouched.
+    rig.must_restore(Door::Fail, ORDER + 3, 1)?;
+    for page in [ORDER, ORDER + 2, ORDER + 15] {
+        ensure!(rig.is_mirrored(page)?, "page {page} has lost the flag");
     }
-    Ok(())
+    check_all(&mut rig, &[(1, 2)])
 }

@@ -7,8 +7,10 @@ use crate::case::Case;
 mod abi;
 mod coverage;
 mod direct_io;
+mod dirty_file;
 mod fork;
 mod huge;
+mod hugetlb;
 mod kernel;
 mod ksm;
 mod kvm;
@@ -23,6 +25,7 @@ mod region;
 mod remote;
 mod replica;
 mod restore;
+mod shared;
 mod shmem;
 mod store;
 mod swap;
@@ -33,7 +36,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 25] = [
+    let groups: [&[Case]; 28] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -43,12 +46,15 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         uring::CASES,
         kvm::CASES,
         lazyfree::CASES,
+        dirty_file::CASES,
         fork::CASES,
         swap::CASES,
         ksm::CASES,
         mapping::CASES,
         migration::CASES,
         huge::CASES,
+        hugetlb::CASES,
+        shared::CASES,
         shmem::CASES,
         reference::CASES,
         replica::CASES,
