@@ -142,9 +142,10 @@ fn page_cache(epoch: &Epoch<'_>, groups: &[Arc<Group>], done: &mut Progress) -> 
 fn ids(groups: &[Arc<Group>]) -> Result<KVec<u64>> {
     let mut ids = KVec::with_capacity(groups.len(), GFP_KERNEL)?;
     for group in groups {
-        ids.push(group.cgroup.id(), GFP_KERNEL)?;
+        let id = group.cgroup.id();
+        let at = ids.partition_point(|&other| other < id);
+        ids.insert_within_capacity(at, id).map_err(|_| ENOMEM)?;
     }
-    ids.sort_unstable();
     Ok(ids)
 }
 
