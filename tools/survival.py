@@ -232,12 +232,19 @@ def trial(place, pfn, ticks, mode):
     started = time.monotonic()
     guest = Guest(place, stored=True)
     struck = False
+    steps = result["steps"] = {}
+
+    def step(name):
+        steps[name] = round(time.monotonic() - started - sum(steps.values()), 1)
+
+    step("restore")
     try:
         if mode == "off":
             guest.ask("mode off")
         early = guest.ask(f"work {ticks}")
         if early:
             raise RuntimeError(f"went wrong before the error: {early}")
+        step("work")
         guest.ask("freeze")
         looked = guest.ask(f"look {pfn}")
         if looked[0][0] != "frame":
@@ -258,12 +265,15 @@ def trial(place, pfn, ticks, mode):
         result["struck"] = answer[0][1] if answer and answer[0][0] == "struck" else str(answer[:1])
         log = [rest for name, rest in answer if name == "log"]
         result["log"] = log
-        moved = next((m for m in (re.search(r"restored frame (0x[0-9a-f]+) to (0x[0-9a-f]+)", line) for line in log) if m), None)
+        words = re.compile(r"restored frame (0x[0-9a-f]+) to (0x[0-9a-f]+)")
+        moved = next(filter(None, map(words.search, log)), None)
         result["restored"] = bool(moved)
         if moved and int(moved[1], 16) == pfn and guest.page(int(moved[2], 16)) != before:
             result["wrong"] = f"restored with other bytes, to frame {moved[2]}"
+        step("strike")
         guest.ask("thaw", 60)
         answer = guest.ask(f"finish {os.environ['ROUNDS']}")
+        step("finish")
         result["harm"] = [rest for name, rest in answer if name in ("harm", "error")]
         result["log"] += [rest for name, rest in answer if name == "log"]
         result["outcome"] = "harmed" if result["harm"] else "unharmed"

@@ -82,13 +82,11 @@ impl Census {
     /// Looks at what changes: which replicas there are. `slice` is the id of the protected cgroup.
     pub(crate) fn take(slice: u64) -> Result<Self> {
         let mut replicas = HashMap::new();
-        let mut region = HashSet::new();
         let list = "/sys/kernel/debug/kmirror/replicas";
         for line in std::fs::read_to_string(list).unwrap_or_default().lines() {
             let mut words = line.split(' ').map(str::parse::<u64>);
             if let (Some(Ok(primary)), Some(Ok(replica))) = (words.next(), words.next()) {
                 replicas.insert(primary, replica);
-                region.insert(replica / BLOCK);
             }
         }
         Ok(Self {
@@ -96,21 +94,42 @@ impl Census {
             kernel: Ranges::iomem(|name| name.starts_with("Kernel "))?,
             slice,
             replicas,
-            region,
+            region: HashSet::new(),
             flags: File::open("/proc/kpageflags")?,
             counts: File::open("/proc/kpagecount")?,
             cgroups: File::open("/proc/kpagecgroup")?,
         })
     }
 
-    /// Blocks of the region that are known; when nothing is mirrored any more none shows.
-    pub(crate) fn region(&self) -> &HashSet<u64> {
-        &self.region
+    /// Which blocks belong to the mirror region; nothing in /proc tells.
+    pub(crate) fn set_region(&mut self, blocks: &HashSet<u64>) {
+        self.region.clone_from(blocks);
     }
 
-    /// Blocks that were part of the region before.
-    pub(crate) fn add_region(&mut self, blocks: &HashSet<u64>) {
-        self.region.extend(blocks);
+    /// The blocks that have a free frame.
+    pub(crate) fn free_blocks(&self) -> Result<HashSet<u64>> {
+        let flags = words(&self.flags, self.end())?;
+        Ok((0..)
+            .zip(flags)
+            .filter(|&(_, flags)| flags & BUDDY != 0)
+            .map(|(pfn, _)| pfn / BLOCK)
+            .collect())
+    }
+
+    /// Those of them that have been taken as a whole since then. If that is asked for right after
+    /// the region was made, this is the region.
+    pub(crate) fn taken_blocks(&self, before: &HashSet<u64>) -> Result<HashSet<u64>> {
+        let flags = words(&self.flags, self.end())?;
+        Ok((0..)
+            .zip(flags.chunks_exact(BLOCK as usize))
+            .filter(|(block, flags)| before.contains(block) && flags.iter().all(|&bits| bits == 0))
+            .map(|(block, _)| block)
+            .collect())
+    }
+
+    /// One more than the highest frame of RAM.
+    fn end(&self) -> u64 {
+        self.ram.0.iter().map(|&(_, end)| end).max().unwrap_or(0)
     }
 
     /// Looks a frame up.
@@ -167,7 +186,7 @@ impl Census {
 
     /// One letter for each frame of the machine, in their order, equal ones as `COUNTLETTER`.
     pub(crate) fn all(&self) -> Result<String> {
-        let end = self.ram.0.iter().map(|&(_, end)| end).max().unwrap_or(0);
+        let end = self.end();
         let flags = words(&self.flags, end)?;
         let cgroups = words(&self.cgroups, end)?;
         let mut text = String::new();
@@ -187,8 +206,7 @@ impl Census {
 
     /// The frames that are page tables.
     pub(crate) fn page_tables(&self) -> Result<Vec<u64>> {
-        let end = self.ram.0.iter().map(|&(_, end)| end).max().unwrap_or(0);
-        let flags = words(&self.flags, end)?;
+        let flags = words(&self.flags, self.end())?;
         Ok((0..)
             .zip(flags)
             .filter(|&(_, flags)| flags & PGTABLE != 0)

@@ -81,7 +81,7 @@ struct Guest {
     mirror: Mirror,
     clients: Clients,
     census: Option<Census>,
-    /// The blocks of the mirror region, also when nothing is mirrored any more.
+    /// The blocks of the mirror region.
     region: HashSet<u64>,
     lasting: BTreeMap<(i32, u64), String>,
     frozen: Option<Frozen<'static>>,
@@ -94,7 +94,9 @@ impl Guest {
         // Memory in large pieces is taken first, while there is some.
         file::write("/proc/sys/vm/nr_hugepages", &setting("hugepages")?)?;
         file::write("/sys/kernel/mm/transparent_hugepage/enabled", "always")?;
+        let before = Census::take(0)?.free_blocks()?;
         module::load_kmirror(&format!("region={}", setting("region")?))?;
+        let region = Census::take(0)?.taken_blocks(&before)?;
         let injector = module::find("kmirror_inject.ko")?;
         module::load(&injector, "")?.context("kmirror_inject.ko")?;
 
@@ -121,9 +123,8 @@ impl Guest {
         log.seek(SeekFrom::End(0))?;
         let lasting = servers::lasting(&slice)?;
         ensure!(lasting.len() >= 8, "only {} processes", lasting.len());
-        let census = Census::take(slice.id()?)?;
         Ok(Self {
-            region: census.region().clone(),
+            region,
             slice,
             mirror,
             clients,
@@ -176,7 +177,7 @@ impl Guest {
 
     fn take_census(&self) -> Result<Census> {
         let mut census = Census::take(self.slice.id()?)?;
-        census.add_region(&self.region);
+        census.set_region(&self.region);
         Ok(census)
     }
 

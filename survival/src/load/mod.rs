@@ -84,6 +84,10 @@ pub(crate) fn run() -> Result<()> {
                 std::process::exit(1);
             }
             done.wait();
+            // The connection stays: a server's process that ends would look as if it had died.
+            loop {
+                std::thread::park();
+            }
         });
     }
     prepared.wait();

@@ -8,8 +8,9 @@ use kmirror_selftests::rng::Rng;
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
-/// What `pgbench -i` makes for each branch.
-const ACCOUNTS: u64 = 100_000;
+/// What `pgbench -i` makes for each branch, of which tools/survival-disk leaves the first ones.
+const NUMBERS: u64 = 100_000;
+const ACCOUNTS: u64 = 20_000;
 const TELLERS: u64 = 10;
 /// One account in so many is ever changed.
 const BUSY: u64 = 20;
@@ -158,7 +159,7 @@ impl Client for Bank {
         let other = self.rng.below(ACCOUNTS);
         let (branch, accounts, tellers) = (
             self.branch + 1,
-            self.branch * ACCOUNTS + 1,
+            self.branch * NUMBERS + 1,
             self.branch * TELLERS + 1,
         );
         self.accounts[account as usize] += delta;
@@ -191,7 +192,7 @@ impl Client for Bank {
 
     /// Reads every row of the branch, and compares the indexes with the tables.
     fn check(&mut self) -> Result<()> {
-        let (branch, first) = (self.branch + 1, self.branch * ACCOUNTS + 1);
+        let (branch, first) = (self.branch + 1, self.branch * NUMBERS + 1);
         let weighed: i64 = (first as i64..)
             .zip(&self.accounts)
             .map(|(id, balance)| id * balance)

@@ -8,7 +8,7 @@ use kmirror_selftests::rng::{mix, Rng};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-const KEYS: u64 = 6000;
+const KEYS: u64 = 5000;
 const BYTES: usize = 4000;
 /// Values written, and values read, in a round; all sent in one go.
 const BATCH: u64 = 4;
