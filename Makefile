@@ -8,8 +8,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Taken over by the tools; `make help` tells what each is.
 export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS DEBIAN_MIRROR KMIRROR_CACHE
+export TRIALS TRIALS_PER_CLASS SEED JOBS ROUNDS DOOR RESUME
 
-.PHONY: modules check vm test demo kernel update rust-analyzer clean distclean help
+.PHONY: modules check vm test demo survival kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -25,6 +26,9 @@ test:
 
 demo:
 	@tools/vm tools/demo-guest
+
+survival:
+	@tools/survival
 
 kernel:
 	@tools/kernel
@@ -47,6 +51,7 @@ help:
 #: make                kmirror.ko, built out of tree
 #: make demo           a guest loses memory and goes on: see for yourself
 #: make test           the tests in guests; TESTS="name..." for some of them
+#: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make check          formatting, lints, host tests, the kernel patches
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
 #: make kernel         the patched kernel only; prints where it is
@@ -57,4 +62,6 @@ help:
 #: For all of them   KDIR=tree  your own configured and built 7.3 tree with the patches, instead of the project's
 #:                   DEBUG=1    the kernel with KASAN, lockdep and checks of pages and locks
 #: For guests        FILES="..." more for /kmirror, MEM=2G, CPUS=2, APPEND="kernel parameters", TIMEOUT=300 (seconds)
+#: For survival      TRIALS=200 random frames, TRIALS_PER_CLASS=0 at least of each owner, SEED=1, JOBS=1 at a time,
+#:                   RESUME=1 go on with the machine and the results of the last run
 #: From outside      KMIRROR_CACHE (default ~/.cache/kmirror), DEBIAN_MIRROR (default: as the host's apt)

@@ -122,6 +122,9 @@ def summary(trials, classes, snapshot):
         result[mode] = {
             "unharmed": share(hit, unharmed),
             "kept": share(hit, kept),
+            # In a machine that never had kmirror there is no region: its memory would be somebody's.
+            "unharmed_outside": share([one for one in hit if one["class"] != "R"], unharmed),
+            "kept_outside": share([one for one in hit if one["class"] != "R"], kept),
             "unharmed_uniform": share([one | {"weight": 1} for one in hit if one["uniform"]], unharmed),
             "kept_uniform": share([one | {"weight": 1} for one in hit if one["uniform"]], kept),
             "user_unharmed": share(user, unharmed),
@@ -178,10 +181,12 @@ def table(result):
         percent(result["tracked"]["user_kept"]),
         percent(result["off"]["user_kept"]),
     )
-    for name, suffix in (("whole machine", ""), ("  uniform draws only", "_uniform")):
+    region = result["by_class"][CLASSES["R"]]["of_all"]
+    wholes = {"": ("whole machine", 1), "_uniform": ("  uniform draws only", 1), "_outside": ("  but for the region", 1 - region)}
+    for suffix, (name, of_all) in wholes.items():
         figures = [result[mode][key + suffix] for key in ("unharmed", "kept") for mode in MODES]
         trials = figures[0]["trials"] if figures[0] else 0
-        row(name, "100.0", str(trials), *[percent(figure) for figure in figures])
+        row(name, f"{100 * of_all:.1f}", str(trials), *[percent(figure) for figure in figures])
     lines.append("")
     row("with kmirror", "current, %", "", "trials", "nothing lost", "trials", "nothing lost")
     row("", "", "", "on current", "of current, %", "on others", "of others, %")

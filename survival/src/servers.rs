@@ -69,7 +69,12 @@ pub(crate) fn lasting(cgroup: &Cgroup) -> Result<BTreeMap<(i32, u64), String>> {
         };
         let title = String::from_utf8_lossy(&title).replace('\0', " ");
         // These come and go by themselves; so does a fork of redis that writes a file.
-        let passing = ["autovacuum worker", "parallel worker", "redis-aof", "redis-rdb"];
+        let passing = [
+            "autovacuum worker",
+            "parallel worker",
+            "redis-aof",
+            "redis-rdb",
+        ];
         if passing.iter().any(|name| title.contains(name)) {
             continue;
         }

@@ -119,9 +119,7 @@ impl Client for Keys {
     }
 
     fn round(&mut self) -> Result<()> {
-        let written: Vec<u64> = (0..BATCH)
-            .map(|_| self.rng.below(KEYS / BUSY))
-            .collect();
+        let written: Vec<u64> = (0..BATCH).map(|_| self.rng.below(KEYS / BUSY)).collect();
         written.iter().for_each(|&key| self.ask_set(key));
         let read: Vec<u64> = (0..BATCH).map(|_| self.rng.below(KEYS)).collect();
         read.iter().for_each(|&key| self.ask_get(key));
