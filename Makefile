@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Taken over by the tools; `make help` tells what each is.
 export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS DEBIAN_MIRROR KMIRROR_CACHE
-export TRIALS TRIALS_PER_CLASS SEED JOBS ROUNDS DOOR RESUME
+export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME
 
 .PHONY: modules check vm test demo survival kernel update rust-analyzer clean distclean help
 

@@ -334,7 +334,7 @@ def boot():
     return snapshot
 
 
-def plan(classes, seed, uniform, per_class):
+def plan(classes, seed, uniform, per_class, wanted):
     """Which frames break, and after how many ticks: (pfn, ticks, whether it was drawn from all)."""
     rng = random.Random(seed)
     population = [pfn for pfn, letter in enumerate(classes) if letter != "X"]
@@ -345,7 +345,7 @@ def plan(classes, seed, uniform, per_class):
     for pfn in population[:uniform]:
         have[classes[pfn]] = have.get(classes[pfn], 0) + 1
     for pfn in population[uniform:]:
-        if have.get(classes[pfn], 0) < per_class:
+        if classes[pfn] in wanted and have.get(classes[pfn], 0) < per_class:
             have[classes[pfn]] = have.get(classes[pfn], 0) + 1
             drawn.append((pfn, rng.randint(1, TICKS), False))
     return drawn
@@ -360,7 +360,7 @@ def main():
     else:
         snapshot = boot()
     classes = classes_of(snapshot["census"])
-    todo = plan(classes, int(env["SEED"]), int(env["TRIALS"]), int(env["TRIALS_PER_CLASS"]))
+    todo = plan(classes, int(env["SEED"]), int(env["TRIALS"]), int(env["TRIALS_PER_CLASS"]), env["CLASSES"])
 
     done = []
     path = f"{OUT}/trials.jsonl"
