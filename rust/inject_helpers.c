@@ -6,6 +6,8 @@
 #include <linux/highmem.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <linux/vmalloc.h>
 #include <asm/mce.h>
 
 #include "inject_helpers.h"
@@ -13,10 +15,27 @@
 bool kmirror_inject_overwrite(unsigned long pfn, u8 pattern)
 {
 	struct page *page = pfn_to_online_page(pfn);
+	unsigned int level;
 	void *addr;
+	pte_t *pte;
 
 	if (!page)
 		return false;
+	/*
+	 * The kernel's text, read-only data and modules cannot be written
+	 * through the direct map, which is the kernel's protection from itself
+	 * and none from failing hardware.
+	 */
+	pte = lookup_address((unsigned long)page_address(page), &level);
+	if (!pte || !(pte_flags(*pte) & _PAGE_PRESENT) ||
+	    !(pte_flags(*pte) & _PAGE_RW)) {
+		addr = vmap(&page, 1, VM_MAP, PAGE_KERNEL);
+		if (!addr)
+			return false;
+		memset(addr, pattern, PAGE_SIZE);
+		vunmap(addr);
+		return true;
+	}
 	addr = kmap_local_page(page);
 	memset(addr, pattern, PAGE_SIZE);
 	kunmap_local(addr);
