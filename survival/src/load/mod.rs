@@ -21,7 +21,7 @@ use std::time::Duration;
 const TICK: u64 = 10;
 
 /// How long a server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One connection and what its server should answer.
 trait Client: Send {
