@@ -321,14 +321,6 @@ def starved(result):
     return slow and result["delayed"] > STARVED * result["seconds"]
 
 
-def classes_of(text):
-    """The census: the class of each frame, by its number."""
-    classes = []
-    for count, letter in re.findall(r"(\d+)(\D)", text):
-        classes += [letter] * int(count)
-    return classes
-
-
 def boot():
     """Makes the stored guest."""
     with open(f"{OUT}/ram", "wb") as ram:
@@ -379,7 +371,7 @@ def main():
             snapshot = json.load(file)
     else:
         snapshot = boot()
-    classes = classes_of(snapshot["census"])
+    classes = report.classes_of(snapshot["census"])
     todo = plan(classes, int(env["SEED"]), int(env["TRIALS"]), int(env["TRIALS_PER_CLASS"]), env["CLASSES"])
 
     done = []

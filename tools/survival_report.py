@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The results of `make survival`: a table, JSON and a picture."""
+"""The results of `make survival`: a table, JSON and a picture.
+
+survival_report.py FOLDER: reports on the trials that have been made so far, also while more are.
+"""
 
 import json
 import math
+import re
 import sys
 
 # In the order of the table: the letter between guest and host, and the name.
@@ -31,6 +35,14 @@ OUTCOMES = {
     "harmed": ("a service harmed", "#d9752b"),
     "down": ("the machine down", "#8c2d3f"),
 }
+
+
+def classes_of(text):
+    """The census: the class of each frame, by its number."""
+    classes = []
+    for count, letter in re.findall(r"(\d+)(\D)", text):
+        classes += [letter] * int(count)
+    return classes
 
 
 def outcome(one):
@@ -282,3 +294,12 @@ def write(folder, snapshot, classes, trials):
         print(f"WRONG: frame {one['pfn']:#x} ({CLASSES.get(one['class'])}): {one['wrong']}")
     good = result["current"]
     return not result["wrong"] and (good is None or good["share"] >= 0.99)
+
+
+if __name__ == "__main__":
+    place = sys.argv[1]
+    with open(f"{place}/snapshot.json", encoding="utf-8") as source:
+        machine = json.load(source)
+    with open(f"{place}/trials.jsonl", encoding="utf-8") as source:
+        made = [json.loads(line) for line in source]
+    sys.exit(0 if write(place, machine, classes_of(machine["census"]), made) else 1)
