@@ -49,6 +49,9 @@ def outcome(one):
     """The outcome of a trial, one of OUTCOMES."""
     if one["outcome"] != "unharmed":
         return one["outcome"]
+    # Whoever meets this faults for ever. A process that does little else is not missed by the clients.
+    if any("Bad swap file entry" in line for line in one["complaints"]):
+        return "harmed"
     if one["class"] in MIRRORABLE + "O" and not one.get("restored") and one["class"] != "G":
         return "lost"
     # A frame of the pool that nobody uses holds nothing; mapped ones show in the count.
