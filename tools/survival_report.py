@@ -225,7 +225,7 @@ def table(result):
     if result["classes_without_trial"]:
         lines.append("no trial, and so not in the estimate: " + ", ".join(result["classes_without_trial"]))
     lines.append(f"wrong bytes given back: {len(result['wrong'])}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def picture(result):
