@@ -116,9 +116,9 @@ fn restore(cx: &Context) -> Result<()> {
 
 /// Writes a page of the victim's file.
 fn write(scene: &mut Scene, page: u64, version: u64) -> Result<u64> {
-    // SAFETY: The descriptor stays open, and is closed by nobody else.
-    let file =
-        std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(FILE.load(Ordering::Relaxed)) });
+    // SAFETY: The descriptor stays open: the value is never dropped.
+    let file = unsafe { File::from_raw_fd(FILE.load(Ordering::Relaxed)) };
+    let file = std::mem::ManuallyDrop::new(file);
     file.write_all_at(&image(page, version), page * crate::PAGE)?;
     Ok(scene.mem.addr(page))
 }
