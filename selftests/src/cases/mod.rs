@@ -5,6 +5,7 @@
 use crate::case::Case;
 
 mod abi;
+mod bad_times;
 mod coverage;
 mod direct_io;
 mod dirty_file;
@@ -36,7 +37,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 28] = [
+    let groups: [&[Case]; 29] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -60,6 +61,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         replica::CASES,
         threads::CASES,
         members::CASES,
+        bad_times::CASES,
         coverage::CASES,
         off::CASES,
         region::CASES,

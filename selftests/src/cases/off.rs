@@ -67,7 +67,7 @@ fn cycles(cx: &Context) -> Result<()> {
         rig.mirror.track()?;
         rig.sync()
     };
-    must_not_sink(&mut rig, "off and on", 100, off_and_on)?;
+    must_not_sink(&mut rig, "off and on", 1000, off_and_on)?;
     let reload = |rig: &Rig| -> Result<()> {
         module::unload("kmirror").context("rmmod kmirror")?;
         module::load_kmirror(&format!("region={REGION}"))?;
