@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Who maps, unmaps, moves, frees or gives away the page, or holds it for a moment. */
+
+/* zap_present_folio_ptes(). The bit of anonymous memory is dropped: the frame is freed, or others have the same bit. */
+inline zap(m)
+{
+	lock(mm[m].ptl);
+	if
+	:: mm[m].pte == HERE ->
+		ptep_get_and_clear(m, NONE);
+#ifdef SHMEM
+		if
+		:: mm[m].d -> folio_mark_dirty()
+		:: else
+		fi;
+#endif
+		mm[m].d = 0;
+		mapcount--;
+		unlock(mm[m].ptl);
+		flush_tlb(m);			/* tlb_finish_mmu(): before the reference goes */
+		folio_put()
+	:: mm[m].pte == NONE || mm[m].pte == AWAY -> unlock(mm[m].ptl)
+	:: mm[m].pte == ENTRY -> mm[m].pte = NONE; unlock(mm[m].ptl)
+	fi
+}
+
+/* munmap() or exit, and perhaps the frame is used again: read from swap, so the new PTE is clean. */
+proctype unmap(byte m; byte next)
+{
+	zap(m);
+#ifdef REUSE
+	if
+	:: restored || mapcount > 0
+	:: atomic { refs == 0 && !restored ->
+		mem[0] = 9; mem[1] = 9;
+		refs = 1; mapcount = 1; lru = 1; swapbacked = 1;
+		mm[next].pte = HERE; mm[next].w = 1; mm[next].d = 0 }
+	fi
+#endif
+}
+
+/* An ordinary migration to another frame: compaction, NUMA balancing, soft offlining. */
+proctype migrate(byte next)
+{
+	byte k;
+
+	if
+	:: atomic { lru && refs > 0 -> lru = 0; refs++ }
+	:: !lru || refs == 0 -> goto out
+	fi;
+	lock(locked);
+	for (k : 0 .. MMS - 1) {
+		try_to_migrate_one(k)
+	}
+	k = 0;
+	if
+	:: mapcount == 0 && refs == CACHED + 1 ->
+		/* The copy is made, and none of the flags of this model goes to the new frame but PG_dirty. */
+		for (k : 0 .. MMS - 1) {
+			remove_migration_pte(k, AWAY)
+		}
+		k = 0;
+		unlock(locked);
+		folio_put()
+	:: else ->
+		for (k : 0 .. MMS - 1) {
+			remove_migration_pte(k, HERE)
+		}
+		k = 0;
+		unlock(locked);
+		lru = 1;
+		folio_put()
+	fi;
+#ifdef REUSE
+	if
+	:: restored || mapcount > 0
+	:: atomic { refs == 0 && !restored && mm[next].pte != ENTRY ->
+		mem[0] = 9; mem[1] = 9;
+		refs = 1; mapcount = 1; lru = 1; swapbacked = 1;
+		mm[next].pte = HERE; mm[next].w = 1; mm[next].d = 0 }
+	fi;
+#endif
+out:
+	skip
+}
+
+/* Reclaim or compaction that takes the page off the LRU and puts it back, having changed its mind. */
+proctype isolate()
+{
+	if
+	:: atomic { lru && refs > 0 -> lru = 0; refs++ }
+	:: !lru || refs == 0 -> goto out
+	fi;
+	lru = 1;
+	folio_put();
+out:
+	skip
+}
+
+/* copy_present_ptes(): the child shares the page, write-protected, with the dirty bit; a pinned page is copied instead. */
+proctype fork(bit child_exits; bit parent_exits)
+{
+	mmap_write_lock(0);
+	lock(mm[0].ptl);
+	lock(mm[1].ptl);
+	if
+	:: mm[0].pte == HERE && mm[1].pte == NONE && pins == 0 ->
+		refs++;
+		mapcount++;
+		d_step { mm[0].w = 0; mm[0].sec = 0 }
+		d_step { mm[1].pte = HERE; mm[1].w = 0; mm[1].d = mm[0].d }
+	:: mm[0].pte == ENTRY && mm[1].pte == NONE ->
+		d_step { mm[0].w = 0; mm[1].pte = ENTRY; mm[1].w = 0; mm[1].d = mm[0].d }
+	:: else
+	fi;
+	unlock(mm[1].ptl);
+	unlock(mm[0].ptl);
+	flush_tlb(0);				/* dup_mmap(): flush_tlb_mm(), and only then the lock goes */
+	mm[0].mmap = 0;
+	if
+	:: child_exits -> zap(1)
+	:: else
+	fi;
+	if
+	:: parent_exits -> zap(0)
+	:: else
+	fi
+}
+
+/* lru_lazyfree() from folio_batch_move_lru(), and the batch's reference. */
+inline lru_lazyfree()
+{
+	if
+	:: atomic { lru -> lru = 0 }
+		swapbacked = 0;
+		lru = 1
+	:: !lru
+	fi;
+	folio_put();
+	batch = 0
+}
+
+/* madvise_free_pte_range(): the TLB is flushed at the end of madvise(), which may be long after. */
+proctype madvise_free()
+{
+	bit batch, skipped;
+
+	mmap_read_lock(0);
+	mm[0].pending++;			/* tlb_gather_mmu() */
+	lock(mm[0].ptl);
+	if
+	:: mm[0].pte != HERE -> skipped = 1
+	:: else ->
+		if
+		:: !dirty
+		:: dirty ->
+			if
+			:: atomic { !locked -> locked = 1 }
+				if
+				:: mapcount == 1 -> dirty = 0
+				:: else -> skipped = 1
+				fi;
+				unlock(locked)
+			:: locked -> skipped = 1
+			fi
+		fi
+	fi;
+	if
+	:: skipped
+	:: else ->
+		mm[0].d = 0;
+		/* folio_mark_lazyfree() */
+#ifdef NO_GUARD_LAZYFREE_ORDER
+		folio_mirror_stale();
+#endif
+		if
+		:: lru && swapbacked -> refs++; batch = 1
+		:: else
+		fi;
+#if !defined(NO_GUARD_LAZYFREE) && !defined(NO_GUARD_LAZYFREE_ORDER)
+		folio_mirror_stale()
+#endif
+	fi;
+	unlock(mm[0].ptl);
+	if
+	:: batch -> lru_lazyfree()		/* before the flush or after, sooner or later */
+	:: true
+	fi;
+	flush_tlb(0);				/* tlb_finish_mmu() */
+	mm[0].pending--;
+	mmap_read_unlock(0);
+	if
+	:: batch -> lru_lazyfree()
+	:: else
+	fi
+}
+
+/* try_to_unmap_one() of a lazily freed folio: it was written, and is kept; or it was not, and goes. */
+proctype reclaim()
+{
+	bit was;
+
+	if
+	:: atomic { lru && !swapbacked && refs > 0 -> lru = 0; refs++ }
+	:: restored || refs == 0 -> goto out
+	fi;
+	lock(locked);
+	lock(mm[0].ptl);
+	if
+	:: mm[0].pte == HERE && !restored ->
+		d_step { mm[0].pte = ENTRY; mm[0].sec = 0 }
+		flush_tlb(0);
+		if
+		:: mm[0].d -> folio_mark_dirty()
+		:: else
+		fi;
+		if
+		:: dirty -> mm[0].pte = HERE; swapbacked = 1
+		:: !dirty && refs != 1 + mapcount -> mm[0].pte = HERE
+		:: !dirty && refs == 1 + mapcount -> mm[0].pte = NONE; mapcount--; folio_put()
+		fi
+	:: else
+	fi;
+	unlock(mm[0].ptl);
+	unlock(locked);
+	lru = 1;
+	folio_put();
+out:
+	skip
+}
+
+/* The replica is taken away: switched off, over the limit, its frame lost, its block given back. Another page gets the slot. */
+proctype taker()
+{
+	lock(store);
+	if
+	:: owner == US ->
+		d_step { owner = NOBODY; published = 0 }
+		flag = 0			/* clear_mirrored(): after, and of whoever has the frame now */
+	:: else
+	fi;
+	unlock(store);
+	if
+	:: true
+	:: lock(store);
+		if
+		:: owner == NOBODY ->
+			d_step { owner = OTHER; published = 0 }
+			slot[0] = 7;
+			slot[1] = 7;
+			d_step { hash[0] = slot[0]; hash[1] = slot[1]; published = 1 }
+		:: else
+		fi;
+		unlock(store);
+		lock(store);
+		assert(owner != OTHER || (slot[0] == 7 && slot[1] == 7));
+		if
+		:: owner == OTHER -> d_step { owner = NOBODY; published = 0 }
+		:: else
+		fi;
+		unlock(store)
+	fi
+}
+
+/* A replica rots in its frame, and no machine check says so. */
+proctype rot()
+{
+	if
+	:: published -> slot[0] = 66
+	:: true
+	fi
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Synchronising: memory_mirror_walk(), memory_mirror_begin(), Store::copy(), memory_mirror_end(). The process is a worker's
+ * epoch as far as it touches this page.
+ */
+
+/* mirror_clean_one() for one PTE: the reverse map, under the page-table lock. */
+inline mirror_clean_one(m)
+{
+	lock(mm[m].ptl);
+	if
+	:: mm[m].pte == HERE && mm[m].d ->
+		mm[m].d = 0;
+#ifndef NO_GUARD_CLEAN_FLUSH
+		flush_tlb(m);
+#endif
+		folio_mark_dirty()
+	:: else
+	fi;
+	unlock(mm[m].ptl)
+}
+
+/* mirror_refs_accounted(): two loads. C leaves their order open; with a page cache it has to be this one. */
+inline mirror_refs_accounted()
+{
+	if
+	:: seen = refs; ok = (seen == mapcount + CACHED + 1)
+#if !defined(REFS_FIRST) || defined(NO_GUARD_REFS_FIRST)
+	:: seen = mapcount; ok = (refs == seen + CACHED + 1)
+#endif
+	fi;
+	seen = 0
+}
+
+/*
+ * mirror_unreferenced(). The single mapping is looked at under its page-table lock. A flush of the TLB that is pending there
+ * belongs to one who has cleaned the PTE already, so stores may still pass unseen: see "Holes" in README.md.
+ */
+inline mirror_unreferenced()
+{
+#ifdef NO_GUARD_BEGIN_REFS
+	ok = 1;
+#else
+	ok = 0;
+	if
+#if !defined(SHMEM) && !defined(NO_GUARD_REFS_PTL)
+	:: mapcount == 1 ->
+		for (k : 0 .. MMS - 1) {
+			lock(mm[k].ptl);
+			if
+			:: mm[k].pte == HERE ->
+				d_step {
+					ok = (mapcount == 1 && refs == mapcount + CACHED + 1);
+#ifndef NO_GUARD_FLUSH_PENDING
+					ok = ok && !mm[k].pending
+#endif
+				}
+			:: else
+			fi;
+			unlock(mm[k].ptl)
+		}
+		k = 0
+	:: else -> mirror_refs_accounted()
+#else
+	:: mirror_refs_accounted()
+#endif
+	fi
+#endif
+}
+
+inline mirror_has_notifier()
+{
+	for (k : 0 .. MMS - 1) {
+		if
+		:: (mm[k].pte == HERE || mm[k].pte == ENTRY) && mm[k].notifier -> ok = 0
+		:: else
+		fi
+	}
+	k = 0
+}
+
+/* Store::copy(), under the store's lock from the claim until it is published. */
+inline store_copy()
+{
+#ifndef NO_GUARD_STORE_LOCK
+	lock(store);
+#endif
+	if
+	:: owner == OTHER -> ok = 0			/* NoSpace */
+#ifdef REFUSALS
+	:: ok = 0					/* over the limit, or not tracked any more: nothing has changed */
+#endif
+	:: owner != OTHER ->
+		d_step { owner = US; published = 0 }	/* Replicas::claim() */
+#ifndef NO_GUARD_BEGIN_RMB
+		slot[0] = mem[0];
+#else
+		slot[0] = early;
+#endif
+		if
+		:: slot[1] = mem[1];
+			hash[0] = slot[0];
+			d_step { hash[1] = slot[1]; published = 1 }
+#ifdef REFUSALS
+		:: owner = NOBODY; ok = 0		/* the primary breaks while it is copied: Replicas::release() */
+#endif
+		fi
+	fi;
+#ifndef NO_GUARD_STORE_LOCK
+	unlock(store)
+#endif
+}
+
+#ifdef NO_GUARD_WALK_NOTIFIER
+#define WALK_NOTIFIER true
+#else
+#define WALK_NOTIFIER !mm[m].notifier
+#endif
+#ifdef NO_GUARD_SWAPBACKED
+#define WALK_SWAPBACKED true
+#else
+#define WALK_SWAPBACKED swapbacked
+#endif
+
+proctype sync()
+{
+	byte epoch, m, k, seen;
+	bit ok;
+#ifdef NO_GUARD_BEGIN_RMB
+	byte early;
+#endif
+
+	do
+	:: epoch == EPOCHS -> break
+	:: epoch < EPOCHS ->
+		epoch++;
+		if
+		:: m = 0
+#if MMS > 1
+		:: m = 1
+#endif
+		fi;
+
+		/* memory_mirror_walk(): mirror_pte_range(), mirror_hand_over(). */
+		mmap_read_lock(m);
+		mm[m].pending++;
+		lock(mm[m].ptl);
+		ok = 0;
+		if
+		:: mm[m].pte == HERE && WALK_NOTIFIER && (mm[m].d || !flag) && WALK_SWAPBACKED ->
+			if
+			:: mm[m].d ->
+				mm[m].d = 0;
+#ifndef NO_GUARD_WALK_MARK
+				folio_mark_dirty()
+#endif
+			:: else
+			fi;
+			refs++;
+			ok = 1
+		:: else
+		fi;
+		unlock(mm[m].ptl);
+#ifndef NO_GUARD_WALK_FLUSH
+		if
+		:: ok -> flush_tlb(m)
+		:: else
+		fi;
+#endif
+		mm[m].pending--;
+		mmap_read_unlock(m);
+		if
+		:: !ok -> goto next
+		:: else
+		fi;
+
+		/* memory_mirror_begin(): a trylock, for the batch may hold pages that wait for each other. */
+#ifndef NO_GUARD_SYNC_LOCK
+		if
+		:: atomic { !locked -> locked = 1 }
+		:: locked -> goto drop
+		fi;
+#endif
+#ifndef NO_GUARD_SWAPBACKED
+		if
+		:: !swapbacked -> goto unlock_folio
+		:: else
+		fi;
+#endif
+#ifndef NO_GUARD_CLEAN_ALL
+		if
+		:: mapcount > 1 ->
+			for (k : 0 .. MMS - 1) {
+				mirror_clean_one(k)
+			}
+			k = 0
+		:: else
+		fi;
+#endif
+#ifdef NO_GUARD_BEGIN_RMB
+		/* The loads of the copy may come as early as the barrier lets them. */
+		flag = 1;
+		early = mem[0];
+		mirror_unreferenced();
+#elif defined(NO_GUARD_BEGIN_MB)
+		/* A store and a later load: either may come first. */
+		if
+		:: flag = 1; mirror_unreferenced()
+		:: mirror_unreferenced(); flag = 1
+		fi;
+#elif defined(NO_GUARD_FLAG_FIRST)
+		mirror_unreferenced();
+#else
+		flag = 1;
+#ifndef NO_GUARD_SWAPBACKED
+		if
+		:: !swapbacked -> goto refuse
+		:: else
+		fi;
+#endif
+		mirror_unreferenced();
+#endif
+#ifndef NO_GUARD_BEGIN_NOTIFIER
+		mirror_has_notifier();
+#endif
+		if
+		:: !ok -> goto refuse
+		:: else
+		fi;
+
+		store_copy();
+#ifdef NO_GUARD_FLAG_FIRST
+		/* The flag is set when the copy is made, not before. */
+		flag = ok;
+#endif
+		/* memory_mirror_end() */
+#ifndef NO_GUARD_END_CLEAR
+		if
+		:: !ok -> flag = 0
+		:: else
+		fi;
+#endif
+		goto unlock_folio;
+refuse:
+#ifndef NO_GUARD_BEGIN_CLEAR
+		flag = 0;
+#endif
+		skip;
+unlock_folio:
+#ifndef NO_GUARD_SYNC_LOCK
+		unlock(locked);
+#endif
+		skip;
+drop:
+		folio_put();
+next:
+		ok = 0
+	od
+}

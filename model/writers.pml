@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Who writes to the page, and who only holds it. */
+
+/* A thread of user space that stores. */
+proctype user(byte m; byte stores)
+{
+	do
+	:: stores == 0 -> break
+	:: mm[m].pte == NONE || mm[m].pte == AWAY -> break
+	:: atomic { stores > 0 && mm[m].tlb -> stores--; write_some() }
+	:: atomic { stores > 0 && !mm[m].tlb && mm[m].pte == HERE && mm[m].w -> mm[m].d = 1; mm[m].tlb = 1 }
+	:: stores > 0 && mm[m].pte == HERE && !mm[m].w ->
+		/* do_wp_page(): wp_can_reuse_anon_folio(), or else a copy in another frame */
+		lock(mm[m].ptl);
+		if
+		:: atomic { mm[m].pte == HERE && refs == 1 + CACHED && !locked -> mm[m].w = 1; mm[m].d = 1 }
+		:: mm[m].pte == HERE && (refs != 1 + CACHED || locked) ->
+			ptep_get_and_clear(m, AWAY);
+			flush_tlb(m);
+			mapcount--;
+			folio_put()
+		:: mm[m].pte != HERE
+		fi;
+		unlock(mm[m].ptl)
+	od
+}
+
+/*
+ * get_user_pages_fast() with FOLL_WRITE. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
+ * ordered before the second look at the PTE, nor before what is written, only before the reference is given back.
+ */
+inline gup_fast(m)
+{
+	if
+	:: mm[m].pte == HERE && mm[m].w -> skip
+	:: else -> goto out
+	fi;
+#ifdef NO_GUARD_STALE_MB
+	/* A store and a later load: either may come first. */
+	if
+	:: if
+	   :: atomic { refs > 0 -> refs++ }
+	   :: refs == 0 -> goto out
+	   fi;
+	   clear = flag
+	:: clear = flag;
+	   if
+	   :: atomic { refs > 0 -> refs++ }
+	   :: refs == 0 -> goto out
+	   fi
+	fi;
+#else
+	if
+	:: atomic { refs > 0 -> refs++ }
+	:: refs == 0 -> goto out
+	fi;
+	clear = flag;
+#endif
+#ifdef NO_GUARD_GUP
+	clear = 0;
+#endif
+	if
+	:: clear -> flag = 0; clear = 0
+	:: skip
+	fi;
+	if
+	:: mm[m].pte == HERE && mm[m].w -> skip
+	:: else -> goto put
+	fi
+}
+
+inline gup_put()
+{
+	if
+	:: clear -> flag = 0; clear = 0
+	:: else
+	fi;
+	folio_put()
+}
+
+/* DMA into a page that was taken for writing, and given back without a word. */
+proctype dma(byte writes)
+{
+	bit clear;
+
+	gup_fast(0);
+	do
+	:: writes > 0 -> writes--; write_some()
+	:: writes == 0 -> break
+	od;
+put:
+	gup_put();
+out:
+	skip
+}
+
+/*
+ * get_user_pages() with FOLL_WRITE, the slow way, under the page-table lock; FOLL_GET, so that fork() shares the page all
+ * the same. POLITE marks the page dirty when it has written, as it must.
+ */
+proctype getter(bit polite)
+{
+	lock(mm[0].ptl);
+	if
+	:: mm[0].pte == HERE && mm[0].w -> refs++; folio_mirror_stale()
+	:: else -> unlock(mm[0].ptl); goto out
+	fi;
+	unlock(mm[0].ptl);
+	write(1);
+	if
+	:: polite -> folio_mark_dirty()
+	:: else
+	fi;
+	folio_put();
+out:
+	skip
+}
+
+/* Direct I/O from the page: a pin that only reads. The page must not go away under it. */
+proctype reader()
+{
+	if
+	:: atomic { mm[0].pte == HERE -> refs++ }
+	:: mm[0].pte != HERE -> goto out
+	fi;
+	assert(!restored);
+	folio_put();
+out:
+	skip
+}
+
+/* Punching a hole into shmem: marks the folio dirty first and writes after. Its reference is the page cache's. */
+proctype punch()
+{
+	lock(locked);
+	folio_mark_dirty();
+	if
+	:: !restored && refs > 0 -> write(0); write(1)
+	:: else
+	fi;
+	unlock(locked)
+}
+
+/* write(2) to shmem: shmem_write_begin() to shmem_write_end(). */
+proctype writer()
+{
+	lock(locked);
+	if
+	:: !restored && refs > 0 -> write(0); write(1); folio_mark_dirty()
+	:: else
+	fi;
+	unlock(locked)
+}
+
+/*
+ * A secondary MMU. kvm takes the page for writing and gives it back before it writes; hmm (hmm_range_fault()) only looks at
+ * the PTE. Both write without a reference until they are invalidated.
+ */
+inline sec_write(m)
+{
+	do
+	:: atomic { mm[m].sec && writes > 0 -> writes--; write_some() }
+	:: !mm[m].sec || writes == 0 -> break
+	od
+}
+
+proctype kvm(byte writes)
+{
+	bit clear;
+
+	mm[0].notifier = 1;			/* mmu_notifier_register() */
+	gup_fast(0);
+	if
+	:: clear -> flag = 0; clear = 0		/* mmu_lock orders it before the mapping */
+	:: else
+	fi;
+	if
+	:: atomic { mm[0].pte == HERE && mm[0].w -> mm[0].sec = 1 }
+	:: mm[0].pte != HERE || !mm[0].w
+	fi;
+put:
+	gup_put();
+	sec_write(0);
+out:
+	skip
+}
+
+proctype hmm(byte writes)
+{
+	mm[0].notifier = 1;			/* mmu_interval_notifier_insert() */
+#ifndef NO_GUARD_HMM
+	if
+	:: mm[0].pte == HERE && mm[0].w -> folio_mirror_stale()
+	:: else
+	fi;
+#endif
+	if
+	:: atomic { mm[0].pte == HERE && mm[0].w -> mm[0].sec = 1 }
+	:: mm[0].pte != HERE || !mm[0].w
+	fi;
+	sec_write(0)
+}
