@@ -25,6 +25,7 @@ inline zap(m)
 }
 
 /* munmap() or exit, and perhaps the frame is used again: read from swap, so the new PTE is clean. */
+#ifdef RUNS_unmap
 proctype unmap(byte m; byte next)
 {
 	zap(m);
@@ -38,35 +39,26 @@ proctype unmap(byte m; byte next)
 	fi
 #endif
 }
+#endif
 
 /* An ordinary migration to another frame: compaction, NUMA balancing, soft offlining. */
+#ifdef RUNS_migrate
 proctype migrate(byte next)
 {
-	byte k;
-
 	if
 	:: atomic { lru && refs > 0 -> lru = 0; refs++ }
 	:: !lru || refs == 0 -> goto out
 	fi;
 	lock(locked);
-	for (k : 0 .. MMS - 1) {
-		try_to_migrate_one(k)
-	}
-	k = 0;
+	try_to_migrate();
 	if
 	:: mapcount == 0 && refs == CACHED + 1 ->
 		/* The copy is made, and none of the flags of this model goes to the new frame but PG_dirty. */
-		for (k : 0 .. MMS - 1) {
-			remove_migration_pte(k, AWAY)
-		}
-		k = 0;
+		remove_migration_ptes(AWAY);
 		unlock(locked);
 		folio_put()
 	:: else ->
-		for (k : 0 .. MMS - 1) {
-			remove_migration_pte(k, HERE)
-		}
-		k = 0;
+		remove_migration_ptes(HERE);
 		unlock(locked);
 		lru = 1;
 		folio_put()
@@ -83,8 +75,10 @@ proctype migrate(byte next)
 out:
 	skip
 }
+#endif
 
 /* Reclaim or compaction that takes the page off the LRU and puts it back, having changed its mind. */
+#ifdef RUNS_isolate
 proctype isolate()
 {
 	if
@@ -96,8 +90,10 @@ proctype isolate()
 out:
 	skip
 }
+#endif
 
 /* copy_present_ptes(): the child shares the page, write-protected, with the dirty bit; a pinned page is copied instead. */
+#ifdef RUNS_fork
 proctype fork(bit child_exits; bit parent_exits)
 {
 	mmap_write_lock(0);
@@ -126,6 +122,7 @@ proctype fork(bit child_exits; bit parent_exits)
 	:: else
 	fi
 }
+#endif
 
 /* lru_lazyfree() from folio_batch_move_lru(), and the batch's reference. */
 inline lru_lazyfree()
@@ -141,12 +138,12 @@ inline lru_lazyfree()
 }
 
 /* madvise_free_pte_range(): the TLB is flushed at the end of madvise(), which may be long after. */
+#ifdef RUNS_madvise_free
 proctype madvise_free()
 {
 	bit batch, skipped;
 
 	mmap_read_lock(0);
-	mm[0].pending++;			/* tlb_gather_mmu() */
 	lock(mm[0].ptl);
 	if
 	:: mm[0].pte != HERE -> skipped = 1
@@ -187,22 +184,23 @@ proctype madvise_free()
 	:: true
 	fi;
 	flush_tlb(0);				/* tlb_finish_mmu() */
-	mm[0].pending--;
 	mmap_read_unlock(0);
 	if
 	:: batch -> lru_lazyfree()
 	:: else
 	fi
 }
+#endif
 
 /* try_to_unmap_one() of a lazily freed folio: it was written, and is kept; or it was not, and goes. */
+#ifdef RUNS_reclaim
 proctype reclaim()
 {
 	bit was;
 
 	if
 	:: atomic { lru && !swapbacked && refs > 0 -> lru = 0; refs++ }
-	:: restored || refs == 0 -> goto out
+	:: true -> goto out
 	fi;
 	lock(locked);
 	lock(mm[0].ptl);
@@ -228,8 +226,10 @@ proctype reclaim()
 out:
 	skip
 }
+#endif
 
 /* The replica is taken away: switched off, over the limit, its frame lost, its block given back. Another page gets the slot. */
+#ifdef RUNS_taker
 proctype taker()
 {
 	lock(store);
@@ -261,12 +261,15 @@ proctype taker()
 		unlock(store)
 	fi
 }
+#endif
 
-/* A replica rots in its frame, and no machine check says so. */
+/* A replica rots in its frame, and no machine check says so. Before it is hashed it would not be noticed. */
+#ifdef RUNS_rot
 proctype rot()
 {
 	if
-	:: published -> slot[0] = 66
+	:: atomic { published && !store -> slot[0] = 66 }
 	:: true
 	fi
 }
+#endif

@@ -46,7 +46,7 @@ bit flag;		/* PG_mirrored */
 bit locked;
 bit lru;		/* PG_lru: not isolated */
 bit swapbacked;
-bit dirty;		/* PG_dirty */
+bit dirty;		/* PG_dirty, where it matters: LAZYFREE */
 byte refs, mapcount;
 byte pins;		/* references taken with FOLL_PIN: fork() copies such a page */
 byte mem[2];		/* what the frame contains, or would if it were not lost */
@@ -66,13 +66,25 @@ bit restored;		/* the page has moved to another frame, with the bytes of the rep
 inline lock(l) { atomic { !l -> l = 1 } }
 inline unlock(l) { l = 0 }
 
-inline mmap_read_lock(m) { atomic { !mm[m].mmap -> mm[m].readers++ } }
-inline mmap_read_unlock(m) { mm[m].readers-- }
+/* Steps are joined where nobody could see what is between them: it is under a lock, or one's own. */
+
+/* mmap_lock for reading, by one who will flush the TLB before he lets go: inc_tlb_flush_pending(). */
+inline mmap_read_lock(m) { atomic { !mm[m].mmap -> mm[m].readers++; mm[m].pending++ } }
+inline mmap_read_unlock(m) { d_step { mm[m].pending--; mm[m].readers-- } }
 inline mmap_write_lock(m) { atomic { !mm[m].mmap && mm[m].readers == 0 -> mm[m].mmap = 1 } }
 
 /* Whoever writes to a frame after the page has left it has lost his bytes: stale in the new one. */
 inline write(h) { d_step { assert(!restored); mem[h]++ } }
-inline write_some() { if :: write(0) :: write(1) fi }
+
+/*
+ * One of `left` writes still to come. The halves differ only in that the first is copied first, so the last write of all, to
+ * the first half, is the one that is missed most easily. BOTH tries either.
+ */
+#ifdef BOTH
+inline write_one(left) { if :: left--; write(0) :: left--; write(1) fi }
+#else
+inline write_one(left) { left--; if :: left == 0 -> write(0) :: else -> write(1) fi }
+#endif
 
 /* __folio_mirror_stale() for those whose evidence is under a lock. The test and the clearing are two steps. */
 inline folio_mirror_stale()
@@ -88,7 +100,11 @@ inline folio_mark_dirty()
 #ifndef NO_GUARD_MARK_DIRTY
 	folio_mirror_stale();
 #endif
+#ifdef LAZYFREE
 	dirty = 1
+#else
+	skip
+#endif
 }
 
 /* folio_put(). Freeing clears every flag: PAGE_FLAGS_CHECK_AT_PREP. */

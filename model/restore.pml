@@ -7,9 +7,8 @@
 /* try_to_migrate_one() for one PTE. */
 inline try_to_migrate_one(m)
 {
-	lock(mm[m].ptl);
 	if
-	:: mm[m].pte == HERE ->
+	:: atomic { !mm[m].ptl && mm[m].pte == HERE -> mm[m].ptl = 1 }
 		ptep_get_and_clear(m, ENTRY);
 #ifndef NO_GUARD_UNMAP_FLUSH
 		flush_tlb(m);
@@ -23,28 +22,53 @@ inline try_to_migrate_one(m)
 		:: else
 		fi;
 		mapcount--;
-		folio_put()
-	:: else
-	fi;
-	unlock(mm[m].ptl)
+		folio_put();
+		unlock(mm[m].ptl)
+	:: !mm[m].ptl && mm[m].pte != HERE
+	fi
 }
 
 /* remove_migration_ptes(): back to the same frame, or on to the new one. */
 inline remove_migration_pte(m, to)
 {
-	lock(mm[m].ptl);
-	if
-	:: mm[m].pte == ENTRY && to == HERE -> refs++; mapcount++; mm[m].pte = HERE
-	:: mm[m].pte == ENTRY && to == AWAY -> mm[m].pte = AWAY
-	:: else
-	fi;
-	unlock(mm[m].ptl)
+	atomic {
+		!mm[m].ptl ->
+		if
+		:: mm[m].pte == ENTRY && to == HERE -> refs++; mapcount++; mm[m].pte = HERE
+		:: mm[m].pte == ENTRY && to == AWAY -> mm[m].pte = AWAY
+		:: else
+		fi
+	}
 }
+
+inline try_to_migrate()
+{
+	try_to_migrate_one(0);
+#if MMS > 1
+	try_to_migrate_one(1)
+#endif
+}
+
+inline remove_migration_ptes(to)
+{
+	remove_migration_pte(0, to);
+#if MMS > 1
+	remove_migration_pte(1, to)
+#endif
+}
+
+/* A page that nobody maps any more, and no cache holds, is about to be freed: nobody sees what becomes of it. */
+#if MMS > 1
+#define VISIBLE (CACHED || mm[0].pte == ENTRY || mm[1].pte == ENTRY)
+#else
+#define VISIBLE (CACHED || mm[0].pte == ENTRY)
+#endif
 
 /* Store::fill() */
 inline store_fill()
 {
-	lock(store);
+	atomic {
+	!store ->
 	if
 #ifndef NO_GUARD_INDEX
 	:: owner != US || !published -> ok = 0		/* NoReplica */
@@ -57,26 +81,21 @@ inline store_fill()
 #ifndef NO_GUARD_HASH
 		ok = (to[0] == hash[0] && to[1] == hash[1])
 #endif
-	fi;
-	unlock(store)
+	fi
+	}
 }
 
 bit mf_mutex;		/* one restore at a time; quiet: memory_mirror_recover() */
 
 proctype restore(bit quiet)
 {
-	byte try, k, to[2];
+	byte try, to[2];
 	bit ok, pinned;
 
-	lock(mf_mutex);
 	/* mirror_restore_begin(): hints only, nothing is locked. */
 	if
-	:: owner == US && published && swapbacked -> skip
-	:: else -> goto out
-	fi;
-	if
-	:: flag -> skip
-	:: else -> goto out
+	:: atomic { !mf_mutex && flag && owner == US && published && swapbacked -> mf_mutex = 1 }
+	:: !mf_mutex && (!flag || owner != US || !published || !swapbacked) -> goto done
 	fi;
 
 again:
@@ -86,24 +105,18 @@ again:
 	:: atomic { refs > 0 -> refs++ }	/* get_hwpoison_page() */
 	:: refs == 0 -> goto out
 	fi;
-	lock(locked);				/* folio_wait_writeback() */
-	unlock(locked);
 
-	/* isolate_folio_to_list() */
+	/* isolate_folio_to_list(), which takes a reference, and the first one is dropped. */
 	if
-	:: atomic { lru -> lru = 0; refs++ }
+	:: atomic { lru -> lru = 0 }
 	:: !lru -> folio_put(); goto retry
 	fi;
-	folio_put();
 
 	/* migrate_folio_unmap() */
 #ifndef NO_GUARD_RESTORE_LOCK
 	lock(locked);
 #endif
-	for (k : 0 .. MMS - 1) {
-		try_to_migrate_one(k)
-	}
-	k = 0;
+	try_to_migrate();
 	if
 	:: mapcount > 0 -> goto undo
 	:: else
@@ -153,31 +166,29 @@ again:
 
 	/* The page is in its new frame from here on, with these bytes. */
 	atomic {
-		assert(to[0] == mem[0] && to[1] == mem[1]);
+		assert(!VISIBLE || (to[0] == mem[0] && to[1] == mem[1]));
 		restored = 1
 	}
 	if
 	:: try > 1 -> printf("restored after a wait\n")
 	:: else
 	fi;
-	for (k : 0 .. MMS - 1) {
-		remove_migration_pte(k, AWAY)
-	}
+	remove_migration_ptes(AWAY);
 	unlock(locked);
-	lock(store);				/* Recovery::restored() */
-	if
-	:: owner == US -> d_step { owner = NOBODY; published = 0 }
-	:: else
-	fi;
-	unlock(store);
-	flag = 0;				/* mirror_restore_end(); the frame is never used again */
-	goto done;
+	/* Recovery::restored(), mirror_restore_end(); the frame is never used again. */
+	atomic {
+		!store ->
+		if
+		:: owner == US -> owner = NOBODY; published = 0
+		:: else
+		fi;
+		flag = 0
+	}
+	goto out;
 
 undo:
-	for (k : 0 .. MMS - 1) {
-		remove_migration_pte(k, HERE)
-	}
-	k = 0;
+	atomic { to[0] = 0; to[1] = 0; ok = 0 }
+	remove_migration_ptes(HERE);
 #ifndef NO_GUARD_RESTORE_LOCK
 	unlock(locked);
 #endif
@@ -194,7 +205,7 @@ retry:
 	:: else
 	fi;
 out:
-	skip;
+	unlock(mf_mutex);
 done:
-	unlock(mf_mutex)
+	skip
 }

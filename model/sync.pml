@@ -7,17 +7,16 @@
 /* mirror_clean_one() for one PTE: the reverse map, under the page-table lock. */
 inline mirror_clean_one(m)
 {
-	lock(mm[m].ptl);
 	if
-	:: mm[m].pte == HERE && mm[m].d ->
+	:: atomic { !mm[m].ptl && mm[m].pte == HERE && mm[m].d -> mm[m].ptl = 1 }
 		mm[m].d = 0;
 #ifndef NO_GUARD_CLEAN_FLUSH
 		flush_tlb(m);
 #endif
-		folio_mark_dirty()
-	:: else
-	fi;
-	unlock(mm[m].ptl)
+		folio_mark_dirty();
+		unlock(mm[m].ptl)
+	:: !mm[m].ptl && (mm[m].pte != HERE || !mm[m].d)
+	fi
 }
 
 /* mirror_refs_accounted(): two loads. C leaves their order open; with a page cache it has to be this one. */
@@ -30,6 +29,21 @@ inline mirror_refs_accounted()
 #endif
 	fi;
 	seen = 0
+}
+
+inline mirror_refs_one(m)
+{
+	atomic {
+		!mm[m].ptl ->
+		if
+		:: mm[m].pte == HERE ->
+			ok = (mapcount == 1 && refs == mapcount + CACHED + 1);
+#ifndef NO_GUARD_FLUSH_PENDING
+			ok = ok && !mm[m].pending
+#endif
+		:: else
+		fi
+	}
 }
 
 /*
@@ -45,21 +59,10 @@ inline mirror_unreferenced()
 	if
 #if !defined(SHMEM) && !defined(NO_GUARD_REFS_PTL)
 	:: mapcount == 1 ->
-		for (k : 0 .. MMS - 1) {
-			lock(mm[k].ptl);
-			if
-			:: mm[k].pte == HERE ->
-				d_step {
-					ok = (mapcount == 1 && refs == mapcount + CACHED + 1);
-#ifndef NO_GUARD_FLUSH_PENDING
-					ok = ok && !mm[k].pending
+		mirror_refs_one(0);
+#if MMS > 1
+		mirror_refs_one(1)
 #endif
-				}
-			:: else
-			fi;
-			unlock(mm[k].ptl)
-		}
-		k = 0
 	:: else -> mirror_refs_accounted()
 #else
 	:: mirror_refs_accounted()
@@ -68,15 +71,15 @@ inline mirror_unreferenced()
 #endif
 }
 
+#define MAPPED_NOTIFIER(m) ((mm[m].pte == HERE || mm[m].pte == ENTRY) && mm[m].notifier)
+
 inline mirror_has_notifier()
 {
-	for (k : 0 .. MMS - 1) {
-		if
-		:: (mm[k].pte == HERE || mm[k].pte == ENTRY) && mm[k].notifier -> ok = 0
-		:: else
-		fi
-	}
-	k = 0
+#if MMS > 1
+	ok = ok && !MAPPED_NOTIFIER(0) && !MAPPED_NOTIFIER(1)
+#else
+	ok = ok && !MAPPED_NOTIFIER(0)
+#endif
 }
 
 /* Store::copy(), under the store's lock from the claim until it is published. */
@@ -99,8 +102,7 @@ inline store_copy()
 #endif
 		if
 		:: slot[1] = mem[1];
-			hash[0] = slot[0];
-			d_step { hash[1] = slot[1]; published = 1 }
+			d_step { hash[0] = slot[0]; hash[1] = slot[1]; published = 1 }
 #ifdef REFUSALS
 		:: owner = NOBODY; ok = 0		/* the primary breaks while it is copied: Replicas::release() */
 #endif
@@ -122,9 +124,11 @@ inline store_copy()
 #define WALK_SWAPBACKED swapbacked
 #endif
 
+#define WALK_TAKES (mm[m].pte == HERE && WALK_NOTIFIER && (mm[m].d || !flag) && WALK_SWAPBACKED)
+
 proctype sync()
 {
-	byte epoch, m, k, seen;
+	byte epoch, m, seen;
 	bit ok;
 #ifdef NO_GUARD_BEGIN_RMB
 	byte early;
@@ -143,36 +147,31 @@ proctype sync()
 
 		/* memory_mirror_walk(): mirror_pte_range(), mirror_hand_over(). */
 		mmap_read_lock(m);
-		mm[m].pending++;
-		lock(mm[m].ptl);
-		ok = 0;
 		if
-		:: mm[m].pte == HERE && WALK_NOTIFIER && (mm[m].d || !flag) && WALK_SWAPBACKED ->
-			if
-			:: mm[m].d ->
-				mm[m].d = 0;
+		:: atomic { !mm[m].ptl && (!WALK_TAKES) -> goto walked }
+		:: atomic { !mm[m].ptl && WALK_TAKES -> mm[m].ptl = 1 }
+		fi;
+		if
+		:: mm[m].d ->
+			mm[m].d = 0;
 #ifndef NO_GUARD_WALK_MARK
-				folio_mark_dirty()
+			folio_mark_dirty()
 #endif
-			:: else
-			fi;
-			refs++;
-			ok = 1
 		:: else
 		fi;
-		unlock(mm[m].ptl);
+		atomic { refs++; ok = 1; unlock(mm[m].ptl) }
 #ifndef NO_GUARD_WALK_FLUSH
-		if
-		:: ok -> flush_tlb(m)
-		:: else
-		fi;
+		flush_tlb(m);
 #endif
-		mm[m].pending--;
-		mmap_read_unlock(m);
-		if
-		:: !ok -> goto next
-		:: else
-		fi;
+walked:
+		atomic {
+			mmap_read_unlock(m);
+			m = 0;
+			if
+			:: !ok -> goto next
+			:: else -> ok = 0
+			fi
+		}
 
 		/* memory_mirror_begin(): a trylock, for the batch may hold pages that wait for each other. */
 #ifndef NO_GUARD_SYNC_LOCK
@@ -189,11 +188,11 @@ proctype sync()
 #endif
 #ifndef NO_GUARD_CLEAN_ALL
 		if
+#if MMS > 1
 		:: mapcount > 1 ->
-			for (k : 0 .. MMS - 1) {
-				mirror_clean_one(k)
-			}
-			k = 0
+			mirror_clean_one(0);
+			mirror_clean_one(1)
+#endif
 		:: else
 		fi;
 #endif

@@ -2,12 +2,13 @@
 /* Who writes to the page, and who only holds it. */
 
 /* A thread of user space that stores. */
+#ifdef RUNS_user
 proctype user(byte m; byte stores)
 {
 	do
 	:: stores == 0 -> break
 	:: mm[m].pte == NONE || mm[m].pte == AWAY -> break
-	:: atomic { stores > 0 && mm[m].tlb -> stores--; write_some() }
+	:: atomic { stores > 0 && mm[m].tlb -> write_one(stores) }
 	:: atomic { stores > 0 && !mm[m].tlb && mm[m].pte == HERE && mm[m].w -> mm[m].d = 1; mm[m].tlb = 1 }
 	:: stores > 0 && mm[m].pte == HERE && !mm[m].w ->
 		/* do_wp_page(): wp_can_reuse_anon_folio(), or else a copy in another frame */
@@ -24,6 +25,7 @@ proctype user(byte m; byte stores)
 		unlock(mm[m].ptl)
 	od
 }
+#endif
 
 /*
  * get_user_pages_fast() with FOLL_WRITE. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
@@ -79,13 +81,14 @@ inline gup_put()
 }
 
 /* DMA into a page that was taken for writing, and given back without a word. */
+#ifdef RUNS_dma
 proctype dma(byte writes)
 {
 	bit clear;
 
 	gup_fast(0);
 	do
-	:: writes > 0 -> writes--; write_some()
+	:: atomic { writes > 0 -> write_one(writes) }
 	:: writes == 0 -> break
 	od;
 put:
@@ -93,11 +96,13 @@ put:
 out:
 	skip
 }
+#endif
 
 /*
  * get_user_pages() with FOLL_WRITE, the slow way, under the page-table lock; FOLL_GET, so that fork() shares the page all
  * the same. POLITE marks the page dirty when it has written, as it must.
  */
+#ifdef RUNS_getter
 proctype getter(bit polite)
 {
 	lock(mm[0].ptl);
@@ -115,8 +120,10 @@ proctype getter(bit polite)
 out:
 	skip
 }
+#endif
 
 /* Direct I/O from the page: a pin that only reads. The page must not go away under it. */
+#ifdef RUNS_reader
 proctype reader()
 {
 	if
@@ -128,8 +135,10 @@ proctype reader()
 out:
 	skip
 }
+#endif
 
 /* Punching a hole into shmem: marks the folio dirty first and writes after. Its reference is the page cache's. */
+#ifdef RUNS_punch
 proctype punch()
 {
 	lock(locked);
@@ -140,8 +149,10 @@ proctype punch()
 	fi;
 	unlock(locked)
 }
+#endif
 
 /* write(2) to shmem: shmem_write_begin() to shmem_write_end(). */
+#ifdef RUNS_writer
 proctype writer()
 {
 	lock(locked);
@@ -151,6 +162,7 @@ proctype writer()
 	fi;
 	unlock(locked)
 }
+#endif
 
 /*
  * A secondary MMU. kvm takes the page for writing and gives it back before it writes; hmm (hmm_range_fault()) only looks at
@@ -159,11 +171,12 @@ proctype writer()
 inline sec_write(m)
 {
 	do
-	:: atomic { mm[m].sec && writes > 0 -> writes--; write_some() }
+	:: atomic { mm[m].sec && writes > 0 -> write_one(writes) }
 	:: !mm[m].sec || writes == 0 -> break
 	od
 }
 
+#ifdef RUNS_kvm
 proctype kvm(byte writes)
 {
 	bit clear;
@@ -184,7 +197,9 @@ put:
 out:
 	skip
 }
+#endif
 
+#ifdef RUNS_hmm
 proctype hmm(byte writes)
 {
 	mm[0].notifier = 1;			/* mmu_interval_notifier_insert() */
@@ -200,3 +215,4 @@ proctype hmm(byte writes)
 	fi;
 	sec_write(0)
 }
+#endif
