@@ -7,16 +7,19 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := modules
 
 # Taken over by the tools; `make help` tells what each is.
-export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS DEBIAN_MIRROR KMIRROR_CACHE
+export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME
 
-.PHONY: modules check vm test demo survival kernel update rust-analyzer clean distclean help
+.PHONY: modules check model vm test demo survival kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
 
 check:
 	@tools/check
+
+model:
+	@tools/model $(MODEL)
 
 vm:
 	@tools/vm $(RUN)
@@ -53,6 +56,7 @@ help:
 #: make test           the tests in guests; TESTS="name..." for some of them
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make check          formatting, lints, host tests, the kernel patches
+#: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
 #: make kernel         the patched kernel only; prints where it is
 #: make update         look for a newer point release of the kernel source

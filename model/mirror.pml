@@ -56,7 +56,7 @@ init
 #endif
 		fi;
 		run sync();
-		run restore(QUIET);
+		run restore(0);
 		RUN
 	}
 }

@@ -105,6 +105,7 @@ proctype fork(bit child_exits; bit parent_exits)
 		mapcount++;
 		d_step { mm[0].w = 0; mm[0].sec = 0 }
 		d_step { mm[1].pte = HERE; mm[1].w = 0; mm[1].d = mm[0].d }
+	:: mm[0].pte == HERE && mm[1].pte == NONE && pins > 0 -> mm[1].pte = AWAY
 	:: mm[0].pte == ENTRY && mm[1].pte == NONE ->
 		d_step { mm[0].w = 0; mm[1].pte = ENTRY; mm[1].w = 0; mm[1].d = mm[0].d }
 	:: else

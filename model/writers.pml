@@ -28,10 +28,10 @@ proctype user(byte m; byte stores)
 #endif
 
 /*
- * get_user_pages_fast() with FOLL_WRITE. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
+ * get_user_pages_fast() with FOLL_WRITE, and FOLL_PIN or FOLL_GET. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
  * ordered before the second look at the PTE, nor before what is written, only before the reference is given back.
  */
-inline gup_fast(m)
+inline gup_fast(m, pin)
 {
 	if
 	:: mm[m].pte == HERE && mm[m].w -> skip
@@ -41,19 +41,19 @@ inline gup_fast(m)
 	/* A store and a later load: either may come first. */
 	if
 	:: if
-	   :: atomic { refs > 0 -> refs++ }
+	   :: atomic { refs > 0 -> refs++; pins = pins + pin }
 	   :: refs == 0 -> goto out
 	   fi;
 	   clear = flag
 	:: clear = flag;
 	   if
-	   :: atomic { refs > 0 -> refs++ }
+	   :: atomic { refs > 0 -> refs++; pins = pins + pin }
 	   :: refs == 0 -> goto out
 	   fi
 	fi;
 #else
 	if
-	:: atomic { refs > 0 -> refs++ }
+	:: atomic { refs > 0 -> refs++; pins = pins + pin }
 	:: refs == 0 -> goto out
 	fi;
 	clear = flag;
@@ -65,18 +65,20 @@ inline gup_fast(m)
 	:: clear -> flag = 0; clear = 0
 	:: skip
 	fi;
+	/* The PTE is as it was, and no fork() is under way: write_protect_seq. */
 	if
-	:: mm[m].pte == HERE && mm[m].w -> skip
+	:: mm[m].pte == HERE && mm[m].w && !mm[m].mmap -> skip
 	:: else -> goto put
 	fi
 }
 
-inline gup_put()
+inline gup_put(pin)
 {
 	if
 	:: clear -> flag = 0; clear = 0
 	:: else
 	fi;
+	pins = pins - pin;
 	folio_put()
 }
 
@@ -86,13 +88,13 @@ proctype dma(byte writes)
 {
 	bit clear;
 
-	gup_fast(0);
+	gup_fast(0, 1);
 	do
 	:: atomic { writes > 0 -> write_one(writes) }
 	:: writes == 0 -> break
 	od;
 put:
-	gup_put();
+	gup_put(1);
 out:
 	skip
 }
@@ -182,7 +184,7 @@ proctype kvm(byte writes)
 	bit clear;
 
 	mm[0].notifier = 1;			/* mmu_notifier_register() */
-	gup_fast(0);
+	gup_fast(0, 0);
 	if
 	:: clear -> flag = 0; clear = 0		/* mmu_lock orders it before the mapping */
 	:: else
@@ -192,7 +194,7 @@ proctype kvm(byte writes)
 	:: mm[0].pte != HERE || !mm[0].w
 	fi;
 put:
-	gup_put();
+	gup_put(0);
 	sec_write(0);
 out:
 	skip
