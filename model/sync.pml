@@ -39,7 +39,10 @@ inline mirror_refs_one(m)
 		:: mm[m].pte == HERE ->
 			ok = (mapcount == 1 && refs == mapcount + CACHED + 1);
 #ifndef NO_GUARD_FLUSH_PENDING
-			ok = ok && !mm[m].pending
+			if
+			:: mm[m].pending -> flush_tlb(m)
+			:: else
+			fi
 #endif
 		:: else
 		fi

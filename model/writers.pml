@@ -205,16 +205,19 @@ out:
 proctype hmm(byte writes)
 {
 	mm[0].notifier = 1;			/* mmu_interval_notifier_insert() */
-#ifndef NO_GUARD_HMM
 	if
-	:: mm[0].pte == HERE && mm[0].w -> folio_mirror_stale()
-	:: else
+	:: mm[0].pte == HERE && mm[0].w -> skip
+	:: else -> goto out
 	fi;
+#ifndef NO_GUARD_HMM
+	folio_mirror_stale();
 #endif
 	if
 	:: atomic { mm[0].pte == HERE && mm[0].w -> mm[0].sec = 1 }
 	:: mm[0].pte != HERE || !mm[0].w
 	fi;
-	sec_write(0)
+	sec_write(0);
+out:
+	skip
 }
 #endif
