@@ -21,8 +21,15 @@ inline try_to_migrate_one(m)
 			skip
 		:: else
 		fi;
-		mapcount--;
-		folio_put();
+		/* Anonymous memory that is pinned stays: folio_try_share_anon_rmap_pte(). */
+		if
+#ifndef SHMEM
+		:: pins > 0 -> mm[m].pte = HERE
+#endif
+		:: else ->
+			mapcount--;
+			folio_put()
+		fi;
 		unlock(mm[m].ptl)
 	:: !mm[m].ptl && mm[m].pte != HERE
 	fi

@@ -60,15 +60,16 @@ inline mirror_unreferenced()
 #else
 	ok = 0;
 	if
+	:: pins > 0				/* folio_maybe_dma_pinned() */
 #if !defined(SHMEM) && !defined(NO_GUARD_REFS_PTL)
-	:: mapcount == 1 ->
+	:: pins == 0 && mapcount == 1 ->
 		mirror_refs_one(0);
 #if MMS > 1
 		mirror_refs_one(1)
 #endif
-	:: else -> mirror_refs_accounted()
+	:: pins == 0 && mapcount != 1 -> mirror_refs_accounted()
 #else
-	:: mirror_refs_accounted()
+	:: pins == 0 -> mirror_refs_accounted()
 #endif
 	fi
 #endif

@@ -28,7 +28,7 @@ proctype user(byte m; byte stores)
 #endif
 
 /*
- * get_user_pages_fast() with FOLL_WRITE, and FOLL_PIN or FOLL_GET. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
+ * get_user_pages_fast() with FOLL_WRITE. The barrier is that of __folio_mirror_stale(); the clearing of the flag is not
  * ordered before the second look at the PTE, nor before what is written, only before the reference is given back.
  */
 inline gup_fast(m, pin)
@@ -82,19 +82,21 @@ inline gup_put(pin)
 	folio_put()
 }
 
-/* DMA into a page that was taken for writing, and given back without a word. */
+/*
+ * DMA into a page that was taken for writing, and given back without a word; with FOLL_PIN, or with FOLL_GET, which shows less.
+ */
 #ifdef RUNS_dma
-proctype dma(byte writes)
+proctype dma(byte writes; bit pin)
 {
 	bit clear;
 
-	gup_fast(0, 1);
+	gup_fast(0, pin);
 	do
 	:: atomic { writes > 0 -> write_one(writes) }
 	:: writes == 0 -> break
 	od;
 put:
-	gup_put(1);
+	gup_put(pin);
 out:
 	skip
 }
