@@ -8,9 +8,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Taken over by the tools; `make help` tells what each is.
 export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
-export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME
+export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 
-.PHONY: modules check model vm test demo survival kernel update rust-analyzer clean distclean help
+.PHONY: modules check model vm test soak demo survival kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -26,6 +26,9 @@ vm:
 
 test:
 	@tools/test $(TESTS)
+
+soak:
+	@tools/soak
 
 demo:
 	@tools/vm tools/demo-guest
@@ -54,6 +57,7 @@ help:
 #: make                kmirror.ko, built out of tree
 #: make demo           a guest loses memory and goes on: see for yourself
 #: make test           the tests in guests; TESTS="name..." for some of them
+#: make soak           random errors under random work; MINUTES=10, SEED=n, REPLAY=file
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make check          formatting, lints, host tests, the kernel patches
 #: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps

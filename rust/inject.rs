@@ -17,6 +17,7 @@ use kernel::{
 
 extern "C" {
     fn kmirror_inject_overwrite(pfn: c_ulong, pattern: u8) -> bool;
+    fn kmirror_inject_overwrite_held(pfn: c_ulong, pattern: u8) -> bool;
     fn kmirror_inject_get_page(pfn: c_ulong) -> bool;
     fn kmirror_inject_log_mce(pfn: c_ulong, deferred: bool);
 }
@@ -68,6 +69,27 @@ pub fn memory_failure(pfn: usize, report: Report) -> Result {
         }
     };
     // SAFETY: Any number will do, and the flags tell the truth.
+    to_result(unsafe { bindings::memory_failure(pfn, flags as c_int) })
+}
+
+/// Overwrites a frame and reports it with a reference that is held from before to after, so that
+/// nobody can copy what was overwritten before it is known to be lost: no migration, no mirror.
+///
+/// # Errors
+///
+/// What `memory_failure()` returns; [`ENXIO`] if there is no such page, or nobody uses it.
+///
+/// Context: may sleep.
+pub fn overwrite_and_report(pfn: usize, pattern: u8, required: bool) -> Result {
+    // SAFETY: As in `overwrite`.
+    if !unsafe { kmirror_inject_overwrite_held(pfn, pattern) } {
+        return Err(ENXIO);
+    }
+    let mut flags = bindings::mf_flags_MF_COUNT_INCREASED;
+    if required {
+        flags |= bindings::mf_flags_MF_ACTION_REQUIRED;
+    }
+    // SAFETY: The reference that is handed over was taken above.
     to_result(unsafe { bindings::memory_failure(pfn, flags as c_int) })
 }
 

@@ -6,6 +6,7 @@
 #include <linux/highmem.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/pgtable.h>
 #include <linux/vmalloc.h>
 #include <asm/mce.h>
@@ -47,6 +48,33 @@ bool kmirror_inject_get_page(unsigned long pfn)
 	struct page *page = pfn_to_online_page(pfn);
 
 	return page && folio_try_get(page_folio(page));
+}
+
+/*
+ * As the two above, in one piece: once this has returned, nobody copies the
+ * page before it is reported. What was under way is waited for by the folio
+ * lock, and what begins later meets with a reference too many.
+ */
+bool kmirror_inject_overwrite_held(unsigned long pfn, u8 pattern)
+{
+	struct page *page = pfn_to_online_page(pfn);
+	struct folio *folio;
+
+	if (!page)
+		return false;
+	folio = page_folio(page);
+	if (!folio_try_get(folio))
+		return false;
+	folio_lock(folio);
+	if (page_folio(page) != folio) {
+		folio_unlock(folio);
+		folio_put(folio);
+		return false;
+	}
+	folio_wait_writeback(folio);
+	kmirror_inject_overwrite(pfn, pattern);
+	folio_unlock(folio);
+	return true;
 }
 
 void kmirror_inject_log_mce(unsigned long pfn, bool deferred)

@@ -5,6 +5,7 @@
 #include <linux/types.h>
 
 bool kmirror_inject_overwrite(unsigned long pfn, u8 pattern);
+bool kmirror_inject_overwrite_held(unsigned long pfn, u8 pattern);
 bool kmirror_inject_get_page(unsigned long pfn);
 void kmirror_inject_log_mce(unsigned long pfn, bool deferred);
 

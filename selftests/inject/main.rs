@@ -10,8 +10,10 @@
 //! - `fail_required`: the same, for an error that the writer has run into;
 //! - `fail_counted`: the same as `fail`, with a reference to the page handed over;
 //! - `mce`, `mce_deferred`: a record through the decode chain of machine checks, action optional or
-//!   deferred.
-//!
+//!   deferred;
+//! - `held_fail`, `held_required`: `memory_failure()`, action optional or required, with a reference
+//!   handed over that was taken before the overwriting. Between the two moments nobody can copy the
+//!   frame, so this is what to use while the epochs of a mirror run by themselves;
 //! - `silent`: not at all. Nobody has noticed the error yet.
 //!
 //! With `keep_` before the door the contents are left alone: a second report of the same error.
@@ -24,7 +26,7 @@
 #![forbid(unsafe_code)]
 
 use kernel::{debugfs, prelude::*, sync::Arc, uaccess::UserSliceReader};
-use kernel_inject::{memory_failure, overwrite, MceLog, Report};
+use kernel_inject::{memory_failure, overwrite, overwrite_and_report, MceLog, Report};
 
 module! {
     type: Module,
@@ -74,14 +76,22 @@ fn inject(text: &[u8]) -> Result {
         Some(door) => (door, true),
         None => (door, false),
     };
+    let held = match door {
+        "held_fail" => Some(false),
+        "held_required" => Some(true),
+        _ => None,
+    };
     let report = match door {
-        "fail" => Some(Report::Latent),
-        "fail_required" => Some(Report::ActionRequired),
+        "fail" | "held_fail" => Some(Report::Latent),
+        "fail_required" | "held_required" => Some(Report::ActionRequired),
         "fail_counted" => Some(Report::CountIncreased),
         "mce" | "mce_deferred" | "silent" => None,
         _ => return Err(EINVAL),
     };
 
+    if let (Some(required), false) = (held, keep) {
+        return overwrite_and_report(pfn, PATTERN, required);
+    }
     if !keep {
         overwrite(pfn, PATTERN)?;
     }

@@ -43,6 +43,13 @@ impl Log {
 
     /// All complaints since then, or since this was called last.
     pub fn complaints(&mut self) -> Result<Vec<String>> {
+        let mut lines = self.lines()?;
+        lines.retain(|line| is_complaint(line));
+        Ok(lines)
+    }
+
+    /// The first lines of all records since then.
+    pub fn lines(&mut self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut record = [0; 8192];
         loop {
@@ -52,10 +59,7 @@ impl Log {
                     // "priority,number,time,flags;text", then lines for programs.
                     let text = String::from_utf8_lossy(&record[..len]);
                     let text = text.split_once(';').map_or(&*text, |(_, text)| text);
-                    let text = text.lines().next().unwrap_or_default();
-                    if COMPLAINTS.iter().any(|sign| text.contains(sign)) {
-                        found.push(text.to_owned());
-                    }
+                    found.push(text.lines().next().unwrap_or_default().to_owned());
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(found),
                 // Records were overwritten before they were read: go on with the oldest there is.
@@ -64,4 +68,9 @@ impl Log {
             }
         }
     }
+}
+
+/// Whether a line of the log says that something is wrong with the kernel.
+pub fn is_complaint(line: &str) -> bool {
+    COMPLAINTS.iter().any(|sign| line.contains(sign))
 }

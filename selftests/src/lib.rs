@@ -10,6 +10,7 @@
 //! - [`runner`], [`ktap`], [`kmsg`]: all cases, one after the other, and what is printed;
 //! - [`case`], [`cases`]: what a case is; all of them;
 //! - [`rig`], [`victim`], [`memory`], [`sigbus`]: a protected victim and its memory;
+//! - [`soak`]: random errors under random work;
 //! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`zram`], [`uffd`]: what the
 //!   kernel offers;
 //! - [`file`], [`wait`], [`rng`]: small helpers.
@@ -29,6 +30,7 @@ pub mod rig;
 pub mod rng;
 pub mod runner;
 pub mod sigbus;
+pub mod soak;
 pub mod uffd;
 pub mod victim;
 pub mod wait;

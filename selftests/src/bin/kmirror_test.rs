@@ -4,7 +4,7 @@
 
 use anyhow::{bail, Context, Result};
 use kmirror_selftests::case::Case;
-use kmirror_selftests::{cases, runner, victim};
+use kmirror_selftests::{cases, runner, soak, victim};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -22,6 +22,7 @@ fn real_main() -> Result<u8> {
     let all: Vec<&Case> = cases::all().collect();
     match args.first().map(String::as_str) {
         Some("--victim") => return victim::serve(&args[1..]).map(|()| 0),
+        Some("--soak-actor") => return soak::serve(&args[1..]).map(|()| 0),
         Some("--director") => return runner::director(&all, &args[1..]),
         Some("--list") => {
             all.iter().for_each(|case| println!("{}", case.name));

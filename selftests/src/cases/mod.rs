@@ -28,6 +28,7 @@ mod replica;
 mod restore;
 mod shared;
 mod shmem;
+mod soak;
 mod store;
 mod swap;
 mod threads;
@@ -37,7 +38,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 29] = [
+    let groups: [&[Case]; 30] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -66,6 +67,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         off::CASES,
         region::CASES,
         random::CASES,
+        soak::CASES,
         unload::CASES,
     ];
     groups.into_iter().flatten()

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What must be in a page: the words that were last written to it, kept as who wrote where, so that
+//! a page costs a few numbers and not another page.
+
+use crate::memory::WORDS;
+
+/// What the injector leaves in a frame, as a word.
+pub(super) const PATTERN: u64 = 0x5a5a_5a5a_5a5a_5a5a;
+
+/// A whole page.
+pub(super) type Image = [u64; WORDS as usize];
+
+/// What a key writes at a place in a page. The key 0 writes zeros.
+fn ink(key: u64, index: u64) -> u64 {
+    match key {
+        0 => 0,
+        key => key ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+    }
+}
+
+/// So many words of a key, from a place on.
+pub(super) fn words(key: u64, from: u64, len: u64) -> Vec<u64> {
+    (from..from + len).map(|index| ink(key, index)).collect()
+}
+
+/// The contents of one page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    base: u64,
+    /// First word, how many, key; later ones on top.
+    strokes: Vec<(u64, u64, u64)>,
+}
+
+impl Content {
+    /// A page written whole.
+    pub(super) fn of(key: u64) -> Self {
+        Self {
+            base: key,
+            strokes: Vec::new(),
+        }
+    }
+
+    /// Some words are written.
+    pub(super) fn write(&mut self, from: u64, len: u64, key: u64) {
+        if len == WORDS {
+            *self = Self::of(key);
+            return;
+        }
+        self.strokes
+            .retain(|&(at, count, _)| at < from || at + count > from + len);
+        self.strokes.push((from, len, key));
+    }
+
+    /// All words.
+    pub(super) fn image(&self) -> Image {
+        let mut image = [0; WORDS as usize];
+        let all = (0, WORDS, self.base);
+        for &(from, len, key) in std::iter::once(&all).chain(&self.strokes) {
+            for index in from..from + len {
+                image[index as usize] = ink(key, index);
+            }
+        }
+        image
+    }
+
+    /// How many strokes lie on top of one another.
+    pub(super) fn depth(&self) -> usize {
+        self.strokes.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u64>) {
+        out.extend([self.base, self.strokes.len() as u64]);
+        for &(from, len, key) in &self.strokes {
+            out.extend([from, len, key]);
+        }
+    }
+
+    fn decode(from: &mut impl Iterator<Item = u64>) -> Option<Self> {
+        let mut content = Self::of(from.next()?);
+        for _ in 0..from.next()? {
+            content
+                .strokes
+                .push((from.next()?, from.next()?, from.next()?));
+        }
+        Some(content)
+    }
+}
+
+/// What may be found in a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// What must be there.
+    pub(super) now: Content,
+    /// What may be there instead, since `MADV_FREE`: the same writes on top of zeros.
+    pub(super) lazy: Option<Content>,
+    /// What may be on disk, since the last `fsync()`. It may only be found after an error.
+    pub(super) older: Vec<Content>,
+}
+
+impl Page {
+    /// A page written whole.
+    pub(super) fn of(key: u64) -> Self {
+        Self {
+            now: Content::of(key),
+            lazy: None,
+            older: Vec::new(),
+        }
+    }
+
+    /// Some words are written; `on_disk` if what was there may have been written back.
+    pub(super) fn write(&mut self, (from, len, key): (u64, u64, u64), on_disk: bool) {
+        if on_disk && self.older.last() != Some(&self.now) {
+            self.older.push(self.now.clone());
+        }
+        self.now.write(from, len, key);
+        if len == WORDS {
+            self.lazy = None;
+        } else if let Some(lazy) = &mut self.lazy {
+            lazy.write(from, len, key);
+        }
+    }
+
+    /// `MADV_FREE`.
+    pub(super) fn free(&mut self) {
+        self.lazy = Some(Content::of(0));
+    }
+
+    /// For sending.
+    pub(super) fn encode(&self, out: &mut Vec<u64>) {
+        self.now.encode(out);
+        out.push(u64::from(self.lazy.is_some()));
+        if let Some(lazy) = &self.lazy {
+            lazy.encode(out);
+        }
+        out.push(self.older.len() as u64);
+        for older in &self.older {
+            older.encode(out);
+        }
+    }
+
+    /// What [`encode`](Self::encode) has made.
+    pub(super) fn decode(from: &mut impl Iterator<Item = u64>) -> Option<Self> {
+        let now = Content::decode(from)?;
+        let lazy = match from.next()? {
+            0 => None,
+            _ => Some(Content::decode(from)?),
+        };
+        let older = (0..from.next()?)
+            .map(|_| Content::decode(from))
+            .collect::<Option<_>>()?;
+        Some(Self { now, lazy, older })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn strokes_are_what_an_array_would_be() {
+        let mut rng = Rng::new(7);
+        let mut page = Page::of(rng.next_u64());
+        page.free();
+        let mut plain = words(page.now.base, 0, WORDS);
+        let mut zeros = vec![0; WORDS as usize];
+        for _ in 0..500 {
+            let from = rng.below(WORDS);
+            let len = 1 + rng.below((WORDS - from).min(90));
+            let key = rng.next_u64() * rng.below(4).min(1);
+            page.write((from, len, key), rng.below(9) == 0);
+            for copy in [&mut plain, &mut zeros] {
+                copy[from as usize..(from + len) as usize].copy_from_slice(&words(key, from, len));
+            }
+            assert_eq!(page.now.image()[..], plain);
+            assert_eq!(page.lazy.as_ref().unwrap().image()[..], zeros);
+        }
+        let mut sent = Vec::new();
+        page.encode(&mut sent);
+        assert_eq!(Page::decode(&mut sent.into_iter()), Some(page));
+    }
+}
