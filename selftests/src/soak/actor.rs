@@ -95,7 +95,8 @@ impl Actor {
                 for (page, content) in &order.before {
                     view.repair(*page, &content.now)?;
                 }
-                if let (true, Some(file)) = (kind.is_on_disk(), &view.file) {
+                let is_new = !order.before.is_empty();
+                if let (true, Some(file)) = (kind.is_on_disk() && is_new, &view.file) {
                     file.sync_all()?;
                 }
                 self.views.insert(area, view);

@@ -92,8 +92,9 @@ impl Content {
 pub(super) struct Page {
     /// What must be there.
     pub(super) now: Content,
-    /// What may be there instead, since `MADV_FREE`: the same writes on top of zeros.
-    pub(super) lazy: Option<Content>,
+    /// What may be there instead, since `MADV_FREE`: what was written since, on top of zeros; once for
+    /// each time.
+    pub(super) lazy: Vec<Content>,
     /// What may be on disk, since the last `fsync()`. It may only be found after an error.
     pub(super) older: Vec<Content>,
 }
@@ -103,7 +104,7 @@ impl Page {
     pub(super) fn of(key: u64) -> Self {
         Self {
             now: Content::of(key),
-            lazy: None,
+            lazy: Vec::new(),
             older: Vec::new(),
         }
     }
@@ -115,40 +116,40 @@ impl Page {
         }
         self.now.write(from, len, key);
         if len == WORDS {
-            self.lazy = None;
-        } else if let Some(lazy) = &mut self.lazy {
+            self.lazy.clear();
+        }
+        for lazy in &mut self.lazy {
             lazy.write(from, len, key);
         }
     }
 
     /// `MADV_FREE`.
     pub(super) fn free(&mut self) {
-        self.lazy = Some(Content::of(0));
+        let zeros = Content::of(0);
+        if !self.lazy.contains(&zeros) {
+            self.lazy.push(zeros);
+        }
     }
 
     /// For sending.
     pub(super) fn encode(&self, out: &mut Vec<u64>) {
         self.now.encode(out);
-        out.push(u64::from(self.lazy.is_some()));
-        if let Some(lazy) = &self.lazy {
-            lazy.encode(out);
-        }
-        out.push(self.older.len() as u64);
-        for older in &self.older {
-            older.encode(out);
+        for list in [&self.lazy, &self.older] {
+            out.push(list.len() as u64);
+            list.iter().for_each(|content| content.encode(out));
         }
     }
 
     /// What [`encode`](Self::encode) has made.
     pub(super) fn decode(from: &mut impl Iterator<Item = u64>) -> Option<Self> {
         let now = Content::decode(from)?;
-        let lazy = match from.next()? {
-            0 => None,
-            _ => Some(Content::decode(from)?),
+        let mut list = || {
+            let count = from.next()?;
+            (0..count)
+                .map(|_| Content::decode(from))
+                .collect::<Option<Vec<_>>>()
         };
-        let older = (0..from.next()?)
-            .map(|_| Content::decode(from))
-            .collect::<Option<_>>()?;
+        let (lazy, older) = (list()?, list()?);
         Some(Self { now, lazy, older })
     }
 }
@@ -174,7 +175,7 @@ mod tests {
                 copy[from as usize..(from + len) as usize].copy_from_slice(&words(key, from, len));
             }
             assert_eq!(page.now.image()[..], plain);
-            assert_eq!(page.lazy.as_ref().unwrap().image()[..], zeros);
+            assert_eq!(page.lazy[0].image()[..], zeros);
         }
         let mut sent = Vec::new();
         page.encode(&mut sent);

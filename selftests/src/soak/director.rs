@@ -364,13 +364,13 @@ impl<'a> Director<'a> {
         let Some(mut hand) = self.hands.remove(&id) else {
             return Failure(format!("process {id} is gone")).into();
         };
-        let (pid, name) = (hand.pid, hand.obituary());
+        let (pid, name) = (hand.pid, hand.obituary(error));
         let told = format!("process {id} ({pid}): {error:#}: {name}");
         match self.machine.listen() {
             Err(complaint) => Failure(format!("{complaint:#}; {told}")).into(),
             Ok(lines) => {
                 let killed = lines.iter().find(|line| {
-                    line.contains(&format!(":{pid} due to"))
+                    line.contains(&format!("forcibly killing exe:{pid} "))
                         || line.contains(&format!("Killed process {pid}"))
                 });
                 match killed {
@@ -379,7 +379,7 @@ impl<'a> Director<'a> {
                         Died(format!("{told}: {line}")).into()
                     }
                     None => {
-                        for line in lines.iter().rev().take(12).rev() {
+                        for line in lines.iter().rev().take(4).rev() {
                             println!("# kernel: {line}");
                         }
                         Failure(told).into()

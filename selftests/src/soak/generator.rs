@@ -200,7 +200,8 @@ impl Generator {
             let content = &model.objects[&object][page as usize];
             if content.older.len() > DEPTH {
                 verb = Verb::Fsync;
-            } else if content.now.depth() > DEPTH || content.lazy.is_some() && verb == Verb::Store {
+            } else if content.now.depth() > DEPTH || !content.lazy.is_empty() && verb == Verb::Store
+            {
                 (verb, off, len) = (Verb::Store, 0, WORDS);
             }
         }

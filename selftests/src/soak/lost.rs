@@ -101,6 +101,7 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
     });
     let Some(slot) = slot else {
         // Not ours to repair: die of it, when the access is tried again.
+        tell(addr, u64::MAX);
         // SAFETY: May be called in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
         return;
@@ -113,6 +114,7 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
     let tries = TRIES.fetch_add(1, SeqCst);
     if tries > 8 {
         // It cannot be repaired.
+        tell(addr, tries);
         // SAFETY: As above.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
         return;
@@ -121,6 +123,19 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
     if drop_page(page, unit, shared && tries > 0).is_err() || !shared || tries > 0 {
         GONE.fetch_add(1, SeqCst);
     }
+}
+
+/// Says on stderr why the process is about to die, as a signal handler may.
+fn tell(addr: u64, tries: u64) {
+    let mut line = *b"soak: SIGBUS at 0x0000000000000000, tried 0x0000000000000000 times\n";
+    for (at, number) in [(18, addr), (44, tries)] {
+        for digit in 0..16 {
+            let nibble = (number >> (60 - 4 * digit) & 15) as usize;
+            line[at + digit] = b"0123456789abcdef"[nibble];
+        }
+    }
+    // SAFETY: The buffer lives until the call returns.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
 }
 
 /// Drops the mapping of a lost page, and what it maps too if that is shared and `punch` says so.

@@ -164,16 +164,27 @@ impl Hand {
         Ok(())
     }
 
-    /// How it has ended, if it has and that can be known; else what it is doing.
-    pub(super) fn obituary(&mut self) -> String {
-        for what in ["syscall", "wchan", "stack"] {
-            if let Ok(text) = file::read(format!("/proc/{}/{what}", self.pid)) {
-                println!("# {what}: {text}");
+    /// How it has ended, or what it is doing instead of answering.
+    pub(super) fn obituary(&mut self, error: &anyhow::Error) -> String {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        let is_gone = kind != Some(std::io::ErrorKind::WouldBlock);
+        match (&mut self.child, is_gone) {
+            (Some(child), true) => match child.wait() {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            (None, true) => "it has gone".into(),
+            _ => {
+                let ask =
+                    |what| file::read(format!("/proc/{}/{what}", self.pid)).unwrap_or_default();
+                format!(
+                    "it does not answer, and is at {} {}",
+                    ask("syscall"),
+                    ask("stack")
+                )
             }
-        }
-        match self.child.as_mut().map(Child::try_wait) {
-            Some(Ok(Some(status))) => status.to_string(),
-            _ => "it does not answer".into(),
         }
     }
 

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// KPF_ZERO_PAGE: everybody's.
 const ZERO_PAGE: u64 = 1 << 24;
+/// KPF_COMPOUND_HEAD and KPF_COMPOUND_TAIL: part of a large folio.
+const LARGE: u64 = 1 << 15 | 1 << 16;
 
 /// Those by which nobody can copy the frame between its overwriting and the report.
 const HELD: [&str; 2] = ["held_fail", "held_required"];
@@ -107,7 +109,11 @@ impl Director<'_> {
                 continue;
             };
             let flags = pagemap::flags(pfn)?;
-            if flags & (ZERO_PAGE | HWPOISON) != 0 {
+            // A dirty large folio of a file cannot be split, and what breaks in one stays in the page
+            // cache, with kmirror or without: no hole and no write makes it good again.
+            let kind = self.model.areas[&area].kind();
+            let is_stuck = kind.is_on_disk() && flags & LARGE != 0;
+            if flags & (ZERO_PAGE | HWPOISON) != 0 || is_stuck {
                 self.tally.missed += 1;
                 continue;
             }

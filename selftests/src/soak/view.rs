@@ -167,7 +167,7 @@ impl View {
             self.repair(page, &may.now)?;
             return Ok(Some(What::Lost));
         }
-        if may.lazy.as_ref().is_some_and(|lazy| *is == lazy.image()) {
+        if may.lazy.iter().any(|lazy| *is == lazy.image()) {
             return Ok(Some(What::Lazy));
         }
         if may.older.iter().any(|older| *is == older.image()) {
