@@ -3,22 +3,15 @@
 //! A short soak, and that a longer one which fails would tell why. See `make soak`.
 
 use crate::case::{Case, Context};
-use crate::rng::mix;
 use crate::soak::{soak, Options};
 use anyhow::{ensure, Result};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
         "soak_fixed",
         "all of kmirror, and the kernel under it",
         fixed,
-    )
-    .limit(400),
-    Case::new(
-        "soak_random",
-        "the same, with another seed each time",
-        random,
     )
     .limit(400),
     Case::new(
@@ -56,13 +49,6 @@ fn fixed(cx: &Context) -> Result<()> {
     short(cx, cx.seed)
 }
 
-fn random(cx: &Context) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    short(cx, mix(now.as_nanos() as u64) >> 32)
-}
-
-/// A write that the model does not know of is a wrong byte, and the run that has found it shrinks to
-/// little more than a process, an area, that write, and a look at the page.
 fn shortens(cx: &Context) -> Result<()> {
     let planted = "read_into";
     let options = Options {

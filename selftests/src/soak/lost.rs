@@ -92,6 +92,11 @@ pub(super) fn install() -> Result<()> {
     Ok(())
 }
 
+/// How often this process has run into a lost page.
+pub(super) fn faults() -> u64 {
+    FAULTS.load(SeqCst)
+}
+
 extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: The kernel passes a valid structure, which has an address for SIGBUS.
     let addr = unsafe { (*info).si_addr() }.expose_provenance() as u64;

@@ -2,6 +2,7 @@
 
 //! A page that is registered with io_uring, which the kernel writes without its page-table entry.
 
+use super::lost;
 use super::view::View;
 use crate::PAGE_SIZE;
 use anyhow::{Context, Result};
@@ -19,6 +20,8 @@ pub(super) struct Ring {
     addr: u64,
     /// How often the page had been written again when it was registered.
     repairs: u64,
+    /// How many pages this process had lost then.
+    faults: u64,
 }
 
 impl Ring {
@@ -37,12 +40,14 @@ impl Ring {
             page,
             addr: view.mem.addr(page),
             repairs: view.repairs(page),
+            faults: lost::faults(),
         })
     }
 
-    /// Whether what is registered still is the page: one that was lost has another frame now.
+    /// Whether what is registered still is the page: one that was lost has another frame now. One
+    /// of zeros need not have been written again for that, so no loss at all may have come between.
     pub(super) fn is_true(&self, view: &View) -> bool {
-        self.repairs == view.repairs(self.page)
+        self.repairs == view.repairs(self.page) && self.faults == lost::faults()
     }
 
     /// Reads the beginning of a file into the page.
