@@ -9,8 +9,9 @@ inline zap(m)
 	:: mm[m].pte == HERE ->
 		ptep_get_and_clear(m, NONE);
 #ifdef SHMEM
+		/* Of shared memory a dirty entry is flushed, and the mapping dropped, before the page table is unlocked. */
 		if
-		:: mm[m].d -> folio_mark_dirty()
+		:: mm[m].d -> folio_mark_dirty(); flush_tlb(m)
 		:: else
 		fi;
 #endif
@@ -224,6 +225,54 @@ proctype reclaim()
 	unlock(locked);
 	lru = 1;
 	folio_put();
+out:
+	skip
+}
+#endif
+
+/*
+ * try_to_unmap(TTU_BATCH_FLUSH): the TLBs are flushed after the folio is unlocked, try_to_unmap_flush(). Reclaim keeps its
+ * reference until then. khugepaged's collapse_file() does not: when it finds a reference too many, it puts the page back,
+ * unlocks it, gives up its references, and flushes last.
+ */
+#ifdef RUNS_unmap_batched
+inline try_to_unmap_one(m)
+{
+	if
+	:: atomic { !mm[m].ptl && mm[m].pte == HERE -> mm[m].ptl = 1; ptep_get_and_clear(m, NONE) }
+		mm[m].batched = 1;		/* set_tlb_ubc_flush_pending() */
+		if
+		:: mm[m].d -> folio_mark_dirty(); mm[m].d = 0
+		:: else
+		fi;
+		mapcount--;
+		atomic { unlock(mm[m].ptl); folio_put() }
+	:: atomic { !mm[m].ptl && mm[m].pte != HERE -> skip }
+	fi
+}
+
+proctype unmap_batched(bit collapse)
+{
+	if
+	:: atomic { lru && refs > 0 && !locked -> lru = 0; refs++; locked = 1 }
+	:: true -> goto out
+	fi;
+	if
+	:: !restored ->
+		try_to_unmap_one(0);
+		try_to_unmap_one(1)
+	:: else
+	fi;
+	if
+	:: collapse -> atomic { lru = 1; folio_put(); unlock(locked) }
+	:: else -> unlock(locked)
+	fi;
+	d_step { mm[0].tlb = 0; mm[0].batched = 0 }
+	d_step { mm[1].tlb = 0; mm[1].batched = 0 }
+	if
+	:: !collapse -> atomic { lru = 1; folio_put() }
+	:: else
+	fi;
 out:
 	skip
 }

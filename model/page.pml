@@ -36,6 +36,7 @@ typedef Mm {
 	bit d;		/* dirty; kept in a migration entry */
 	bit tlb;	/* a CPU caches this PTE as writable and dirty: its stores change no PTE */
 	byte pending;	/* mm->tlb_flush_pending */
+	bit batched;	/* mm->tlb_flush_batched: reclaim has unmapped, and flushes later */
 	bit notifier;	/* mm_has_notifiers(): stays once set */
 	bit sec;	/* a secondary MMU maps the frame for writing */
 };
@@ -129,6 +130,16 @@ inline folio_put()
 
 /* flush_tlb_*() of one address space: the CPU has finished its store, or looks at the PTE anew. */
 inline flush_tlb(m) { mm[m].tlb = 0 }
+
+inline flush_tlb_batched_pending(m)
+{
+	d_step {
+		if
+		:: mm[m].batched -> mm[m].tlb = 0; mm[m].batched = 0
+		:: else
+		fi
+	}
+}
 
 /* A PTE is taken away. Secondary MMUs are told before: mmu_notifier_invalidate_range_start(). */
 inline ptep_get_and_clear(m, to) { d_step { mm[m].pte = to; mm[m].sec = 0 } }

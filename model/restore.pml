@@ -113,6 +113,21 @@ again:
 	:: refs == 0 -> goto out
 	fi;
 
+	/* mirror_restore_fit(), under the folio lock. It is mapped still: who takes the page later has to clear the flag. */
+	lock(locked);
+	ok = 1;
+#if !defined(NO_GUARD_SWAPBACKED) && !defined(NO_GUARD_RESTORE_SWAPBACKED)
+	ok = swapbacked;
+#endif
+#ifndef NO_GUARD_RESTORE_NOTIFIER
+	mirror_has_notifier();
+#endif
+	unlock(locked);
+	if
+	:: !ok -> pinned = 0; folio_put(); goto retry
+	:: ok -> ok = 0
+	fi;
+
 	/* isolate_folio_to_list(), which takes a reference, and the first one is dropped. */
 	if
 	:: atomic { lru -> lru = 0 }
@@ -157,9 +172,6 @@ again:
 	ok = 1;
 #else
 	ok = flag;
-#endif
-#ifndef NO_GUARD_RESTORE_NOTIFIER
-	mirror_has_notifier();
 #endif
 	if
 	:: !ok -> goto undo

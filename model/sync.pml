@@ -4,19 +4,62 @@
  * epoch as far as it touches this page.
  */
 
-/* mirror_clean_one() for one PTE: the reverse map, under the page-table lock. */
+/*
+ * mirror_clean_one() for one PTE: the reverse map, with each page-table lock taken, also where the PTE is gone (PVMW_SYNC). What
+ * was found dirty is copied after this, so the flag stays.
+ */
 inline mirror_clean_one(m)
 {
 	if
-	:: atomic { !mm[m].ptl && mm[m].pte == HERE && mm[m].d -> mm[m].ptl = 1 }
-		mm[m].d = 0;
+#ifdef NO_GUARD_CLEAN_SYNC
+	:: mm[m].pte != HERE
+#endif
+	:: atomic { !mm[m].ptl && mm[m].pte != HERE -> skip }
+	:: atomic { !mm[m].ptl && mm[m].pte == HERE && !mm[m].d ->
+#ifndef NO_GUARD_CLEAN_PENDING
+		if
+		:: mm[m].pending -> flush_tlb(m)
+		:: else
+		fi
+#else
+		skip
+#endif
+		}
+	:: atomic { !mm[m].ptl && mm[m].pte == HERE && mm[m].d -> mm[m].ptl = 1; mm[m].d = 0 }
 #ifndef NO_GUARD_CLEAN_FLUSH
 		flush_tlb(m);
 #endif
-		folio_mark_dirty();
-		unlock(mm[m].ptl)
-	:: !mm[m].ptl && (mm[m].pte != HERE || !mm[m].d)
+		/* folio_move_dirty() */
+		atomic { fresh = 1; unlock(mm[m].ptl) }
+	fi;
+#ifndef NO_GUARD_BATCHED_FLUSH
+	flush_tlb_batched_pending(m)
+#endif
+}
+
+/* mirror_clean() */
+#ifdef SHMEM
+#ifdef NO_GUARD_CLEAN_UNMAPPED
+#define CLEANS (mapcount > 0)
+#else
+#define CLEANS true
+#endif
+#else
+/* Exclusive memory has one mapping, which the walk has cleaned. */
+#define CLEANS (mapcount > 1)
+#endif
+inline mirror_clean()
+{
+#if MMS > 1 && !defined(NO_GUARD_CLEAN_ALL)
+	if
+	:: CLEANS ->
+		mirror_clean_one(0);
+		mirror_clean_one(1)
+	:: else
 	fi
+#else
+	skip
+#endif
 }
 
 /* mirror_refs_accounted(): two loads. C leaves their order open; with a page cache it has to be this one. */
@@ -51,7 +94,7 @@ inline mirror_refs_one(m)
 
 /*
  * mirror_unreferenced(). The single mapping is looked at under its page-table lock. A flush of the TLB that is pending there
- * belongs to one who has cleaned the PTE already, so stores may still pass unseen: see "Holes" in README.md.
+ * belongs to one who has cleaned the PTE already, so stores may still pass unseen: it is done here.
  */
 inline mirror_unreferenced()
 {
@@ -130,10 +173,13 @@ inline store_copy()
 
 #define WALK_TAKES (mm[m].pte == HERE && WALK_NOTIFIER && (mm[m].d || !flag) && WALK_SWAPBACKED)
 
+/* mirror_run_begin() */
+inline set_flag() { d_step { fresh = fresh || !flag; flag = 1 } }
+
 proctype sync()
 {
 	byte epoch, m, seen;
-	bit ok;
+	bit ok, fresh;
 #ifdef NO_GUARD_BEGIN_RMB
 	byte early;
 #endif
@@ -190,31 +236,29 @@ walked:
 		:: else
 		fi;
 #endif
-#ifndef NO_GUARD_CLEAN_ALL
-		if
-#if MMS > 1
-		:: mapcount > 1 ->
-			mirror_clean_one(0);
-			mirror_clean_one(1)
-#endif
-		:: else
-		fi;
+#ifdef NO_GUARD_FLAG_BEFORE_CLEAN
+		mirror_clean();
 #endif
 #ifdef NO_GUARD_BEGIN_RMB
 		/* The loads of the copy may come as early as the barrier lets them. */
-		flag = 1;
+		set_flag();
+		mirror_clean();
 		early = mem[0];
 		mirror_unreferenced();
 #elif defined(NO_GUARD_BEGIN_MB)
 		/* A store and a later load: either may come first. */
 		if
-		:: flag = 1; mirror_unreferenced()
-		:: mirror_unreferenced(); flag = 1
+		:: set_flag(); mirror_unreferenced()
+		:: mirror_unreferenced(); set_flag()
 		fi;
 #elif defined(NO_GUARD_FLAG_FIRST)
+		fresh = 1;
 		mirror_unreferenced();
 #else
-		flag = 1;
+		set_flag();
+#ifndef NO_GUARD_FLAG_BEFORE_CLEAN
+		mirror_clean();
+#endif
 #ifndef NO_GUARD_SWAPBACKED
 		if
 		:: !swapbacked -> goto refuse
@@ -231,7 +275,10 @@ walked:
 		:: else
 		fi;
 
-		store_copy();
+		if
+		:: fresh -> store_copy()
+		:: else				/* another worker has copied it since the walk */
+		fi;
 #ifdef NO_GUARD_FLAG_FIRST
 		/* The flag is set when the copy is made, not before. */
 		flag = ok;
@@ -243,12 +290,17 @@ walked:
 		:: else
 		fi;
 #endif
+		fresh = 0;
 		goto unlock_folio;
 refuse:
 #ifndef NO_GUARD_BEGIN_CLEAR
-		flag = 0;
+		/* mirror_run_undo() */
+		if
+		:: fresh -> flag = 0
+		:: else
+		fi;
 #endif
-		skip;
+		fresh = 0;
 unlock_folio:
 #ifndef NO_GUARD_SYNC_LOCK
 		unlock(locked);
