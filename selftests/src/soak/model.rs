@@ -185,8 +185,10 @@ impl Model {
             .insert(area, View::default());
         let object = self.object(proc, area)?;
         let pages = self.areas[&area].pages;
-        let mut touch = Touch::default();
-        touch.pages = Some((object, 0, pages));
+        let mut touch = Touch {
+            pages: Some((object, 0, pages)),
+            ..Touch::default()
+        };
         if is_new {
             let first: Vec<Page> = (0..pages).map(|page| Self::first(area, page)).collect();
             touch.before = (0..).zip(first.iter().cloned()).collect();

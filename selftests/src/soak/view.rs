@@ -216,9 +216,9 @@ impl View {
         for _ in 0..TRIES {
             let (done, met) = watch(|| how(self, &values));
             // Was it lost? A touch tells.
-            let (_, touch) = match done {
-                Ok(()) => ((), Met::default()),
-                Err(_) => watch(|| self.touch(page)),
+            let touch = match done {
+                Ok(()) => Met::default(),
+                Err(_) => watch(|| self.touch(page)).1,
             };
             let (first, second) = (self.met(page, met), self.met(page, touch));
             if first || second {
