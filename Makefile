@@ -31,7 +31,7 @@ soak:
 	@tools/soak
 
 demo:
-	@tools/vm tools/demo-guest
+	@tools/demo
 
 survival:
 	@tools/survival

@@ -65,6 +65,19 @@ finish() {
 	mv -T "$2" "$CACHE/$1"
 }
 
+# use_kernel: $tree is the built kernel tree: $KDIR, or the project's own. Then $entry is its cache entry, which stays until
+# the script ends.
+use_kernel() {
+	local fd
+	entry='' tree=${KDIR:-}
+	[ -z "$tree" ] || return 0
+	entry=$("$TOOLS/kernel")
+	# shellcheck disable=SC2034 # for whoever sources this
+	tree=$entry/linux
+	exec {fd}>"$CACHE/.use-$(basename "$entry")"
+	flock -s "$fd"
+}
+
 # hash FILE...: short hash of the files' contents.
 hash() { cat "$@" | sha256sum | cut -c1-16; }
 
