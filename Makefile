@@ -72,4 +72,6 @@ help:
 #: For guests        FILES="..." more for /kmirror, MEM=2G, CPUS=2, APPEND="kernel parameters", TIMEOUT=300 (seconds)
 #: For survival      TRIALS=200 random frames, TRIALS_PER_CLASS=0 at least of each owner, SEED=1, JOBS=1 at a time,
 #:                   RESUME=1 go on with the machine and the results of the last run
+#: make itself exits with 2 whatever failed; tools/vm and the others, called directly, with a status of their own.
+#:
 #: From outside      KMIRROR_CACHE (default ~/.cache/kmirror), DEBIAN_MIRROR (default: as the host's apt)

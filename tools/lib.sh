@@ -69,8 +69,12 @@ finish() {
 # the script ends.
 use_kernel() {
 	local fd
-	entry='' tree=${KDIR:-}
-	[ -z "$tree" ] || return 0
+	entry='' tree=
+	if [ -n "${KDIR:-}" ]; then
+		[ -f "$KDIR/Module.symvers" ] || die "KDIR=$KDIR is not a built kernel tree (no Module.symvers)"
+		tree=$(readlink -f "$KDIR")
+		return
+	fi
 	entry=$("$TOOLS/kernel")
 	# shellcheck disable=SC2034 # for whoever sources this
 	tree=$entry/linux
