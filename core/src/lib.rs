@@ -16,7 +16,8 @@
 //! - [`region`]: which block has room;
 //! - [`index`]: page to replica, and who pays for it; [`sweep`]: dropping what nobody uses;
 //! - [`epoch`]: copy a page when it rests; [`interval`]: when the next epoch begins;
-//! - [`mode`], [`size`], [`text`]: what users write; [`stat`]: what they read.
+//! - [`mode`], [`size`], [`text`]: what users write; [`stat`]: what they read;
+//! - [`wire`]: what is said to the host's service, and what it answers.
 //!
 //! Nothing here allocates, locks or sleeps, and no function panics, whatever it is given.
 
@@ -36,6 +37,7 @@ pub mod slot;
 pub mod stat;
 pub mod sweep;
 pub mod text;
+pub mod wire;
 
 pub use block::{Backing, Block, Entries, Entry};
 pub use epoch::{on_dirty, on_dirty_huge, on_rest, Decision, Heat};
