@@ -9,8 +9,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Taken over by the tools; `make help` tells what each is.
 export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
+export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION
 
-.PHONY: modules check model vm test soak demo survival kernel update rust-analyzer clean distclean help
+.PHONY: modules check model vm test soak demo survival bench kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -36,6 +37,9 @@ demo:
 survival:
 	@tools/survival
 
+bench:
+	@tools/bench
+
 kernel:
 	@tools/kernel
 
@@ -59,6 +63,7 @@ help:
 #: make test           the tests in guests; TESTS="name..." for some of them
 #: make soak           random errors under random work; MINUTES=10, SEED=n, REPLAY=file
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
+#: make bench          what protection costs, in instructions; WORKLOADS="name...", MODES="mode..." (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches
 #: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror

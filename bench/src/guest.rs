@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The driver: measures workloads, each under every mode, one JSON line for each on the port.
+
+use crate::mode::Mode;
+use crate::settings;
+use crate::tenant::{Done, Tenant};
+use crate::window::{cover, Coverage, Effort, Meter};
+use anyhow::{Context, Result};
+use kmirror_selftests::cgroup::Cgroup;
+use kmirror_selftests::mirror::Mirror;
+use kmirror_selftests::{file, module};
+use serde::Serialize;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+/// Where the host listens.
+const PORT: &str = "/dev/ttyS1";
+/// Looks at coverage in each epoch. Not a divisor of anything in the workloads.
+const SAMPLES: u32 = 11;
+
+/// What was measured of one workload under one mode.
+#[derive(Debug, Serialize)]
+struct Row {
+    workload: String,
+    mode: String,
+    units: u64,
+    ns: u64,
+    #[serde(flatten)]
+    tracked: Option<Tracked>,
+}
+
+/// What there is to tell of kmirror.
+#[derive(Debug, Serialize)]
+struct Tracked {
+    interval_ms: u64,
+    #[serde(flatten)]
+    effort: Effort,
+    /// What was done to begin with.
+    first: Effort,
+    /// What was done in a window in which the mirror's thread was not interrupted: only here its
+    /// `scan_ns` and `copy_ns` hold no time of others.
+    split: Effort,
+    coverage: Coverage,
+    /// Pages that could be current.
+    protected: u64,
+    /// Bytes of replicas.
+    replica: u64,
+}
+
+pub(crate) fn run() -> Result<()> {
+    let mut port = OpenOptions::new().write(true).open(PORT)?;
+    let result = measure(&mut |line: &str| Ok(writeln!(port, "{line}")?));
+    let end = match &result {
+        Ok(()) => "\"end\"".to_owned(),
+        Err(error) => serde_json::to_string(&serde_json::json!({"error": format!("{error:#}")}))?,
+    };
+    // The host has no other way to learn it.
+    writeln!(port, "{end}")?;
+    result
+}
+
+fn measure(tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+    let modes = settings::text("modes")?;
+    let modes: Vec<Mode> = modes.split(',').map(Mode::parse).collect::<Result<_>>()?;
+    // The memory controller says whose a page of a file is.
+    file::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+    for workload in settings::text("workloads")?.split(',') {
+        for &mode in &modes {
+            provide(mode)?;
+            let row = one(workload, mode).with_context(|| format!("{workload}, {mode}"))?;
+            tell(&serde_json::to_string(&row)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Loads kmirror, or unloads it.
+fn provide(mode: Mode) -> Result<()> {
+    match (mode.needs_module(), module::is_loaded("kmirror")) {
+        (true, false) => {
+            module::load_kmirror(&format!("region={}", settings::text("region")?))?;
+        }
+        (false, true) => module::unload("kmirror").context("unloading kmirror")?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// One workload under one mode, from its start to its end.
+fn one(workload: &str, mode: Mode) -> Result<Row> {
+    let cgroup = Cgroup::at("/").child("bench")?;
+    let mut tenant = Tenant::start(workload, cgroup)?;
+    let (done, tracked) = match mode.interval() {
+        None => {
+            let window = Duration::from_millis(settings::number("window_ms")?);
+            // Whatever is only done the first time.
+            tenant.work(window / 4)?;
+            (tenant.work(window)?, None)
+        }
+        Some(interval) => {
+            let (done, tracked) = epochs(&mut tenant, interval)?;
+            (done, Some(tracked))
+        }
+    };
+    tenant.stop()?;
+    Ok(Row {
+        workload: workload.to_owned(),
+        mode: mode.to_string(),
+        units: done.units,
+        ns: u64::try_from(done.time.as_nanos())?,
+        tracked,
+    })
+}
+
+/// A window of whole epochs, after some in which everything takes its usual course.
+fn epochs(tenant: &mut Tenant, interval: Duration) -> Result<(Done, Tracked)> {
+    let settle: u64 = settings::number("settle")?;
+    let count: u32 = settings::number("epochs")?;
+    // The shorter the epoch, the more of them fit into a window.
+    let count = if interval.as_millis() < 500 {
+        3 * count
+    } else {
+        count
+    };
+    let mirror = Mirror::of(tenant.cgroup());
+    mirror.set("interval_ms", &interval.as_millis().to_string())?;
+    mirror.set("mode", "tracked")?;
+    let meter = Meter::of(tenant)?;
+    let first = meter.settle(tenant, interval, settle)?;
+    let (done, effort) = meter.work(tenant, interval * count)?;
+    let split = meter.split(tenant, interval * count.div_ceil(2))?;
+    let replica = meter.mirror().number("current")?;
+    let protected = meter.mirror().stat("protected")?;
+    let coverage = cover(tenant, meter.mirror(), interval / SAMPLES, SAMPLES * 2)?;
+    let tracked = Tracked {
+        interval_ms: u64::try_from(interval.as_millis())?,
+        effort,
+        first,
+        split,
+        coverage,
+        protected,
+        replica,
+    };
+    meter.mirror().set("mode", "off")?;
+    Ok((done, tracked))
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Under what a workload is measured.
+
+use anyhow::{bail, Context, Result};
+use std::fmt;
+use std::time::Duration;
+
+/// What protects the workload meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing: kmirror is not loaded. All others are compared with this.
+    Absent,
+    /// kmirror is loaded, and switched off.
+    Off,
+    /// kmirror, with epochs of so many milliseconds.
+    Tracked(u32),
+}
+
+impl Mode {
+    /// By its name in settings and results.
+    pub(crate) fn parse(name: &str) -> Result<Self> {
+        let interval = |ms: &str| ms.parse().with_context(|| format!("mode {name}"));
+        Ok(match name.split_once('-') {
+            None if name == "absent" => Self::Absent,
+            None if name == "off" => Self::Off,
+            Some(("tracked", ms)) => Self::Tracked(interval(ms)?),
+            _ => bail!("there is no mode {name}"),
+        })
+    }
+
+    /// Whether kmirror.ko has to be there.
+    pub(crate) fn needs_module(self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+
+    /// Length of an epoch, if there are any.
+    pub(crate) fn interval(self) -> Option<Duration> {
+        match self {
+            Self::Absent | Self::Off => None,
+            Self::Tracked(ms) => Some(Duration::from_millis(ms.into())),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("absent"),
+            Self::Off => f.write_str("off"),
+            Self::Tracked(ms) => write!(f, "tracked-{ms}"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The workloads.
+//!
+//! Each does the same again and again, in units that are short against an epoch, for as long as it
+//! is told to. So the work of a window is proportional to its length, and a window of whole epochs
+//! has its full share of what protection costs, wherever it begins.
+
+mod memory;
+
+use anyhow::{bail, Context, Result};
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Something that is done again and again.
+trait Work {
+    /// Does it once more.
+    fn unit(&mut self) -> Result<()>;
+}
+
+/// Sets a workload up.
+fn make(name: &str) -> Result<Box<dyn Work>> {
+    Ok(match name {
+        "seq-read" => Box::new(memory::SequentialRead::new()),
+        "seq-write" => Box::new(memory::SequentialWrite::new()),
+        "stress-write" => Box::new(memory::StressWrite::new()),
+        "moving-write" => Box::new(memory::MovingWrite::new()),
+        _ => bail!("there is no workload {name}"),
+    })
+}
+
+/// Moves into a cgroup, sets `name` up, says `ready`, and then, for each line with a number of
+/// nanoseconds, works so long and says how many units it has done in how many nanoseconds.
+pub(crate) fn run(name: &str, procs: &Path) -> Result<()> {
+    std::fs::write(procs, "0").with_context(|| procs.display().to_string())?;
+    let mut work = make(name)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready")?;
+    out.flush()?;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let wanted = Duration::from_nanos(line.trim().parse()?);
+        let start = Instant::now();
+        let mut units = 0;
+        let time = loop {
+            work.unit()?;
+            units += 1;
+            let time = start.elapsed();
+            if time >= wanted {
+                break time;
+            }
+        };
+        writeln!(out, "{units} {}", time.as_nanos())?;
+        out.flush()?;
+    }
+}
