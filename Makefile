@@ -11,10 +11,13 @@ export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIR
 export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION
 
-.PHONY: modules check model vm test soak demo survival bench kernel update rust-analyzer clean distclean help
+.PHONY: modules tools check model vm test soak demo survival bench kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
+
+tools:
+	@tools/tools >/dev/null
 
 check:
 	@tools/check
@@ -59,6 +62,7 @@ help:
 	@sed -n 's/^#: \{0,1\}//p' Makefile
 
 #: make                kmirror.ko, built out of tree
+#: make tools          kmirrorctl, its man pages and completions, in build/tools (docs/ctl.md)
 #: make demo           a guest loses memory and goes on: see for yourself
 #: make test           the tests in guests; TESTS="name..." for some of them
 #: make soak           random errors under random work; MINUTES=10, SEED=n, REPLAY=file

@@ -1,5 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What kmirrorctl knows: how to read `/sys/kernel/kmirror`, and how to show it.
+//!
+//! Reading goes one way, and everything below one root directory, so that tests have systems of their
+//! own making:
+//!
+//! ```text
+//! system -> keyed, group, region -> tree -> snapshot -> rate -> table, JSON
+//! ```
+//!
+//! - [`system`]: where things are; [`keyed`]: lines of "key number"; [`group`], [`region`], [`tree`],
+//!   [`worker`]: what sysfs and procfs say;
+//! - [`snapshot`], [`rate`], [`event_watch`]: at one moment, between two, and whatever comes;
+//! - [`setting`]: what is changed;
+//! - [`table`], [`units`], [`paint`]: for people;
+//! - [`cli`], [`command`], [`error`]: the program.
 
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod command;
+pub mod error;
+pub mod event_watch;
+pub mod group;
+pub mod keyed;
+pub mod paint;
+pub mod rate;
+pub mod region;
+pub mod setting;
+pub mod snapshot;
+pub mod system;
+pub mod table;
+pub mod tree;
+pub mod units;
+pub mod worker;

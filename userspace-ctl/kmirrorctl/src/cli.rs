@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line. Man pages and completions are made from it.
+
+use crate::paint::When;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use std::path::PathBuf;
+
+/// Shows and controls kmirror, the memory mirror
+///
+/// kmirror keeps a second copy of the memory of chosen cgroups, so that an uncorrectable memory error
+/// no longer kills the programs in them.
+///
+/// PATH is a cgroup: its path below the root of cgroup v2 (/system.slice/web.service), that of its
+/// directory in /sys, or just its name if no other cgroup has it (web.service).
+#[derive(Debug, Parser)]
+#[command(name = "kmirrorctl", version, after_long_help = STATUS)]
+#[command(max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: When,
+
+    /// The root of the system to look at, for tests
+    #[arg(long, global = true, hide = true, default_value = "/")]
+    pub root: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The exit statuses, for the help and the man page; see [`crate::error::Kind`].
+const STATUS: &str = "\
+Exit status:
+  0  done
+  1  the kernel refused, or something unforeseen went wrong
+  2  the command line is wrong
+  3  kmirror is not there: no module, or a kernel without the patches
+  4  there is no such cgroup, process or page
+  5  it takes root
+  6  it destroys something, and --yes was not given
+  7  doctor has found a fault
+  8  inject has broken a page, and it was lost";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the region and what is covered
+    Status(StatusArgs),
+    /// Protect a cgroup and all below it
+    On(OnArgs),
+    /// Stop protecting a cgroup, and drop its replicas
+    Off(OffArgs),
+    /// Change settings of a cgroup: all of them or, if one is refused, none
+    Set(SetArgs),
+    /// Copy everything now, and wait for it
+    Sync(PathArg),
+    /// Show the mirror region, or make it grow or shrink
+    Region(RegionArgs),
+    /// Show what has happened: restored pages, lost pages, lost replicas
+    Events(EventsArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages into a directory
+    Man(ManArgs),
+}
+
+/// One cgroup.
+#[derive(Debug, Args)]
+pub struct PathArg {
+    /// The cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: String,
+}
+
+/// Of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One cgroup, with all its numbers
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<String>,
+
+    /// Also cgroups that were left alone
+    #[arg(long, short)]
+    pub all: bool,
+}
+
+/// Of `on`.
+#[derive(Debug, Args)]
+pub struct OnArgs {
+    /// The cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: String,
+
+    /// How: a mode that the module has
+    #[arg(long, value_name = "MODE", default_value = "tracked")]
+    pub mode: String,
+
+    /// Length of an epoch in milliseconds, 10 to 600000, or inherit
+    #[arg(long, short, value_name = "MS")]
+    pub interval: Option<String>,
+
+    /// The most replica memory that it may use: bytes, or with K, M, G, or max
+    #[arg(long, short, value_name = "SIZE")]
+    pub max: Option<String>,
+
+    /// Wait until everything has been copied once
+    #[arg(long, short)]
+    pub sync: bool,
+}
+
+/// Of `off`.
+#[derive(Debug, Args)]
+pub struct OffArgs {
+    /// The cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: String,
+
+    /// Go by the parent's mode again, instead of being off whatever it is
+    #[arg(long)]
+    pub inherit: bool,
+}
+
+/// Of `set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// The cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: String,
+
+    /// Settings, by the names of the files mirror.KEY: mode, interval_ms, max
+    #[arg(value_name = "KEY=VALUE", required = true)]
+    pub settings: Vec<String>,
+}
+
+/// Of `region`.
+#[derive(Debug, Args)]
+pub struct RegionArgs {
+    /// The new size: bytes, or with K, M, G, T
+    #[arg(value_name = "SIZE")]
+    pub size: Option<String>,
+
+    /// Shrink it although replicas are lost by that
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only this cgroup and those below it
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<String>,
+
+    /// Go on, with a line for whatever happens
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// Of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Of `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where they go
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
