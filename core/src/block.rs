@@ -99,6 +99,11 @@ impl<E> Block<E> {
         &self.backing
     }
 
+    /// What the block was made with, for writing. Entries are not to be changed that way.
+    pub fn backing_mut(&mut self) -> &mut E {
+        &mut self.backing
+    }
+
     /// Gives back what the block was made with.
     pub fn into_backing(self) -> E {
         self.backing

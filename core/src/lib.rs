@@ -16,7 +16,7 @@
 //! - [`region`]: which block has room;
 //! - [`index`]: page to replica, and who pays for it; [`sweep`]: dropping what nobody uses;
 //! - [`epoch`]: copy a page when it rests; [`interval`]: when the next epoch begins;
-//! - [`mode`], [`size`], [`text`]: what users write; [`stat`]: what they read;
+//! - [`mode`], [`place`], [`size`], [`text`]: what users write; [`stat`]: what they read;
 //! - [`wire`]: what is said to the host's service, and what it answers.
 //!
 //! Nothing here allocates, locks or sleeps, and no function panics, whatever it is given.
@@ -30,6 +30,7 @@ pub mod epoch;
 pub mod index;
 pub mod interval;
 pub mod mode;
+pub mod place;
 pub mod record;
 pub mod region;
 pub mod size;
@@ -44,6 +45,7 @@ pub use epoch::{on_dirty, on_dirty_huge, on_rest, Decision, Heat};
 pub use index::{ClaimError, Map, NoMemory, Replica, Replicas, Usage};
 pub use interval::{next_deadline, Deadline, Interval};
 pub use mode::Mode;
+pub use place::Place;
 pub use record::{Owner, Record};
 pub use region::{Region, Totals};
 pub use size::{Limit, RegionSize, RegionSpec};

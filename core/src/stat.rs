@@ -38,6 +38,8 @@ pub enum Refusal {
     NoSpace,
     /// The cgroup uses as much of it as `mirror.max` lets it.
     OverLimit,
+    /// The host's service, which is to keep the replica, is not there or has failed.
+    NoHost,
 }
 
 impl Refusal {
@@ -45,7 +47,7 @@ impl Refusal {
     pub const COUNT: usize = Self::ALL.len();
 
     /// Every reason, in the order in which sysfs lists them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Stale,
         Self::Unmirrored,
         Self::Pinned,
@@ -62,6 +64,7 @@ impl Refusal {
         Self::Busy,
         Self::NoSpace,
         Self::OverLimit,
+        Self::NoHost,
     ];
 
     /// The reason's name in sysfs and tracepoints. It never changes.
@@ -83,6 +86,7 @@ impl Refusal {
             Self::Busy => "busy",
             Self::NoSpace => "no_space",
             Self::OverLimit => "over_limit",
+            Self::NoHost => "no_host",
         }
     }
 }

@@ -74,9 +74,11 @@ pub const VERSIONS: (u16, u16) = (1, 1);
 /// Bytes of data that go with a STORE, a filling HEAL, a FETCH or a RESCUE: one page.
 pub const DATA_BYTES: usize = 4096;
 
-/// The number of a virtio device that is kmirror's host service. It is the last that virtio-pci
-/// can encode and belongs to nobody, so a driver looks at [`Config`] before it says anything.
-pub const VIRTIO_ID: u32 = 63;
+/// The number of a virtio device that is kmirror's host service. QEMU's generic vhost-user device
+/// takes only numbers that have a name, so this is that of the parameter server
+/// (`VIRTIO_ID_PARAM_SERV`), for which nobody has ever specified a device or written a driver. It is
+/// not ours, so a driver looks at [`Config`] before it says anything.
+pub const VIRTIO_ID: u32 = 38;
 
 /// Index of the one queue, for requests.
 pub const QUEUE: u16 = 0;
