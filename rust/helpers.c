@@ -6,11 +6,17 @@
 #include <linux/cgroup.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/kvm_para.h>
 #include <linux/memcontrol.h>
 #include <linux/memory_hotplug.h>
 #include <linux/memory_mirror.h>
 #include <linux/mm.h>
+#include <linux/pci.h>
+#include <linux/scatterlist.h>
+#include <linux/set_memory.h>
 #include <linux/sysfs.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
 #include <linux/xxhash.h>
 #include <asm/mce.h>
 
@@ -75,6 +81,17 @@ struct page *kmirror_alloc_block(int nid, unsigned int order)
 	return alloc_pages_node(nid, gfp | __GFP_THISNODE, order);
 }
 
+/* One that the kernel has an address for. */
+struct page *kmirror_alloc_page(void)
+{
+	return alloc_page(GFP_KERNEL | __GFP_ZERO);
+}
+
+void *kmirror_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
 void kmirror_free_page(struct page *page)
 {
 	__free_page(page);
@@ -126,6 +143,14 @@ void kmirror_pfn_drop_mirrored(unsigned long pfn)
 		memory_mirror_drop(page);
 }
 
+bool kmirror_pfn_retired(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+
+	return page && PageHWPoison(page) && !PageCompound(page) &&
+	       page_count(page) == 1;
+}
+
 /* linux/memcontrol.h */
 
 /* The cgroup that user memory is charged to; 0 if that is unknown. */
@@ -162,6 +187,82 @@ void kmirror_mce_set_handled(struct mce *mce)
 void kmirror_sysfs_attr_init(struct attribute *attr)
 {
 	sysfs_attr_init(attr);
+}
+
+/* linux/virtio.h, linux/virtio_config.h */
+
+struct virtqueue *kmirror_virtio_find_queue(struct virtio_device *vdev,
+					    const char *name)
+{
+	return virtio_find_single_vq(vdev, NULL, name);
+}
+
+void kmirror_virtio_ready(struct virtio_device *vdev)
+{
+	virtio_device_ready(vdev);
+}
+
+void kmirror_virtio_read_config(struct virtio_device *vdev, void *buf,
+				size_t len)
+{
+	virtio_cread_bytes(vdev, 0, buf, len);
+}
+
+void kmirror_virtio_del_queues(struct virtio_device *vdev)
+{
+	vdev->config->del_vqs(vdev);
+}
+
+int kmirror_virtqueue_add(struct virtqueue *vq, void *out, unsigned int out_len,
+			  struct page *data, unsigned int data_out,
+			  unsigned int data_in, void *in, unsigned int in_len,
+			  void *token)
+{
+	struct scatterlist message, page, answer, *sgs[3];
+	unsigned int outs = 0, ins = 0;
+
+	sg_init_one(&message, out, out_len);
+	sgs[outs++] = &message;
+	sg_init_table(&page, 1);
+	sg_set_page(&page, data, data_out ? data_out : data_in, 0);
+	if (data_out)
+		sgs[outs++] = &page;
+	sg_init_one(&answer, in, in_len);
+	sgs[outs + ins++] = &answer;
+	if (data_in)
+		sgs[outs + ins++] = &page;
+	return virtqueue_add_sgs(vq, sgs, outs, ins, token, GFP_ATOMIC);
+}
+
+/*
+ * The guest-physical address of the register that is written, with the queue's
+ * index in two bytes, to notify the device; 0 if that is not how it is done. Of
+ * the transports only virtio-pci's memory BARs are mapped by a queue's priv.
+ */
+u64 kmirror_virtqueue_notify_address(struct virtqueue *vq)
+{
+	struct virtio_device *vdev = vq->vdev;
+
+	if (!vdev->dev.parent || !dev_is_pci(vdev->dev.parent) ||
+	    virtio_has_feature(vdev, VIRTIO_F_NOTIFICATION_DATA) ||
+	    !is_vmalloc_addr(vq->priv))
+		return 0;
+	return slow_virt_to_phys(vq->priv);
+}
+
+/* asm/kvm_para.h */
+
+/* Until the uapi header of the kernel that is built against has it. */
+#ifndef KVM_HC_KMIRROR_KICK
+#define KVM_HC_KMIRROR_KICK 13
+#endif
+
+int kmirror_kvm_kick(u64 address, u16 value)
+{
+	if (!kvm_para_available())
+		return -ENODEV;
+	/* KVM's own error numbers are not Linux's. */
+	return kvm_hypercall2(KVM_HC_KMIRROR_KICK, address, value) ? -ENOSYS : 0;
 }
 
 /* trace.h */

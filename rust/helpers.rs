@@ -7,7 +7,7 @@
 #![expect(improper_ctypes)]
 
 use kernel::bindings;
-use kernel::ffi::{c_char, c_int, c_uint, c_ulong};
+use kernel::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 
 extern "C" {
     pub(crate) fn kmirror_cgroup_get(cgrp: *mut bindings::cgroup);
@@ -24,6 +24,8 @@ extern "C" {
     ) -> c_int;
 
     pub(crate) fn kmirror_alloc_block(nid: c_int, order: c_uint) -> *mut bindings::page;
+    pub(crate) fn kmirror_alloc_page() -> *mut bindings::page;
+    pub(crate) fn kmirror_page_address(page: *mut bindings::page) -> *mut c_void;
     pub(crate) fn kmirror_free_page(page: *mut bindings::page);
     pub(crate) fn kmirror_put_page(page: *mut bindings::page);
     pub(crate) fn kmirror_page_to_pfn(page: *mut bindings::page) -> c_ulong;
@@ -33,12 +35,38 @@ extern "C" {
     pub(crate) fn kmirror_poison_page(page: *mut bindings::page);
     pub(crate) fn kmirror_pfn_cgroup_id(pfn: c_ulong) -> u64;
     pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
+    pub(crate) fn kmirror_pfn_retired(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_drop_mirrored(pfn: c_ulong);
 
     pub(crate) fn kmirror_mce_pfn(mce: *const bindings::mce) -> c_ulong;
     pub(crate) fn kmirror_mce_set_handled(mce: *mut bindings::mce);
 
     pub(crate) fn kmirror_sysfs_attr_init(attr: *mut bindings::attribute);
+
+    pub(crate) fn kmirror_virtio_find_queue(
+        vdev: *mut bindings::virtio_device,
+        name: *const c_char,
+    ) -> *mut bindings::virtqueue;
+    pub(crate) fn kmirror_virtio_ready(vdev: *mut bindings::virtio_device);
+    pub(crate) fn kmirror_virtio_read_config(
+        vdev: *mut bindings::virtio_device,
+        buf: *mut c_void,
+        len: usize,
+    );
+    pub(crate) fn kmirror_virtio_del_queues(vdev: *mut bindings::virtio_device);
+    pub(crate) fn kmirror_virtqueue_add(
+        vq: *mut bindings::virtqueue,
+        out: *mut c_void,
+        out_len: c_uint,
+        data: *mut bindings::page,
+        data_out: c_uint,
+        data_in: c_uint,
+        in_: *mut c_void,
+        in_len: c_uint,
+        token: *mut c_void,
+    ) -> c_int;
+    pub(crate) fn kmirror_virtqueue_notify_address(vq: *mut bindings::virtqueue) -> u64;
+    pub(crate) fn kmirror_kvm_kick(address: u64, value: u16) -> c_int;
 
     pub(crate) fn kmirror_trace_epoch(
         cgroup: u64,

@@ -90,3 +90,37 @@ pub fn recover(pfn: usize) -> Result {
     // SAFETY: Any number will do.
     to_result(unsafe { bindings::memory_mirror_recover(pfn) })
 }
+
+/// Whether the frame was taken out of use, and nobody holds it.
+pub fn is_retired(pfn: usize) -> bool {
+    // SAFETY: Any number will do.
+    unsafe { helpers::kmirror_pfn_retired(pfn) }
+}
+
+/// Has the host drop the memory behind a frame that is out of use, by free page reporting.
+///
+/// # Errors
+///
+/// [`ENODEV`] if there is no device for that, [`EBUSY`] if the frame is in use, or those of the
+/// device.
+///
+/// Context: may sleep.
+pub fn report(pfn: usize) -> Result {
+    // SAFETY: Any number will do.
+    to_result(unsafe { bindings::memory_mirror_report(pfn) })
+}
+
+/// Takes a frame back into use that was taken out of it when its page was restored, and that the
+/// host was asked to put other memory behind, filled with zeros.
+///
+/// # Errors
+///
+/// [`EIO`] if it cannot be read, or is not filled with zeros; [`EBUSY`] if it is not out of use, or
+/// somebody holds it; [`ENXIO`] if there is no such memory; [`ENOMEM`].
+///
+/// Context: may sleep.
+pub fn reuse(pfn: usize) -> Result {
+    // SAFETY: Any number will do. That the frame is not one of ours which somebody else still has a
+    // use for, its reference count tells.
+    to_result(unsafe { bindings::memory_mirror_reuse(pfn) })
+}

@@ -6,6 +6,7 @@
 //! [`include/linux/highmem.h`](srctree/include/linux/highmem.h)
 
 use crate::helpers;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::{alloc::AllocError, bindings, ffi::c_int};
 
@@ -70,7 +71,7 @@ impl PageBlock {
             // have their `struct page`s in a row.
             // SAFETY: The index is within the block.
             page: unsafe { self.first.add(index) },
-            _block: self,
+            _owner: PhantomData,
         })
     }
 }
@@ -85,17 +86,28 @@ impl Drop for PageBlock {
     }
 }
 
-/// One frame of a block.
+/// One frame of a block, or of another owner.
 ///
 /// # Invariants
 ///
-/// `page` is valid, and belongs to the block.
+/// `page` is valid, and belongs to the one that it is borrowed from.
 pub struct Frame<'a> {
     page: NonNull<bindings::page>,
-    _block: &'a PageBlock,
+    _owner: PhantomData<&'a ()>,
 }
 
 impl Frame<'_> {
+    /// # Safety
+    ///
+    /// The page belongs to one who is borrowed for the lifetime.
+    pub(crate) unsafe fn from_page(page: NonNull<bindings::page>) -> Self {
+        // INVARIANT: By the requirement above.
+        Self {
+            page,
+            _owner: PhantomData,
+        }
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut bindings::page {
         self.page.as_ptr()
     }
