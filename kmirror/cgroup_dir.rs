@@ -14,7 +14,7 @@ use kernel::{
     sync::Arc, //
 };
 use kernel_ext::kobject::{Attributes, File, Page};
-use kmirror_core::{Interval, Limit, Mode, Refusal};
+use kmirror_core::{Interval, Limit, Mode, Place, Refusal};
 
 /// Bytes of a replica.
 const PAGE: u64 = kernel::page::PAGE_SIZE as u64;
@@ -36,6 +36,11 @@ impl Attributes for CgroupDir {
             name: c"mirror.interval_ms",
             show: Some(show_interval),
             store: Some(store_interval),
+        },
+        File {
+            name: c"mirror.store",
+            show: Some(show_place),
+            store: Some(store_place),
         },
         File {
             name: c"mirror.max",
@@ -100,6 +105,18 @@ fn store_interval(dir: &CgroupDir, text: &[u8]) -> Result {
         group.signal.hurry();
     }
     Ok(())
+}
+
+fn show_place(dir: &CgroupDir, page: &mut Page<'_>) -> Result {
+    writeln!(page, "{}", dir.group.place().as_str())?;
+    Ok(())
+}
+
+fn store_place(dir: &CgroupDir, text: &[u8]) -> Result {
+    let place = Place::parse(text).map_err(errno)?;
+    dir.kmirror
+        .groups
+        .set_place(&dir.kmirror, &dir.group, place)
 }
 
 fn show_max(dir: &CgroupDir, page: &mut Page<'_>) -> Result {

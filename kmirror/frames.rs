@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of the mirror region, and the map from a page to its replica.
+//! The memory behind slots, and the map from a page to its replica.
 
 use kernel::{
     prelude::*,
     xarray::{AllocKind, XArray}, //
 };
 use kernel_ext::{page_block::PageBlock, xarray::Value};
-use kmirror_core::{Backing, Entries, Entry, Map, NoMemory, Slot};
+use kmirror_core::{Backing, Entries, Entry, Map, NoMemory, Slot, SlotIndex, SLOTS_PER_BLOCK};
 
 /// The memory of a block of slots: the frames, and what is remembered about each.
 pub(crate) struct Frames {
@@ -32,11 +32,62 @@ impl Frames {
     pub(crate) fn new(node: Option<u32>) -> Result<Self> {
         Ok(Self {
             pages: PageBlock::new(node)?,
-            entries: KBox::init(
-                pin_init::init_array_from_fn(|_| Entry::EMPTY),
-                GFP_KERNEL | __GFP_NOWARN,
-            )?,
+            entries: entries()?,
         })
+    }
+}
+
+fn entries() -> Result<KBox<Entries>> {
+    KBox::init(
+        pin_init::init_array_from_fn(|_| Entry::EMPTY),
+        GFP_KERNEL | __GFP_NOWARN,
+    )
+}
+
+/// A block of slots whose bytes are elsewhere: only what is remembered about each.
+pub(crate) struct Records {
+    entries: KBox<Entries>,
+    /// The slots for which something may be held elsewhere, a bit for each.
+    held: [u64; SLOTS_PER_BLOCK / 64],
+}
+
+impl Backing for Records {
+    fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    fn entries_mut(&mut self) -> &mut Entries {
+        &mut self.entries
+    }
+}
+
+impl Records {
+    /// Records of a block for which nothing is held.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            entries: entries()?,
+            held: [0; SLOTS_PER_BLOCK / 64],
+        })
+    }
+
+    /// Something may be held for the slot.
+    pub(crate) fn hold(&mut self, index: SlotIndex) {
+        let at = usize::from(index.get());
+        self.held[at / 64] |= 1 << (at % 64);
+    }
+
+    /// Nothing is held for the slot any more.
+    pub(crate) fn forget(&mut self, index: SlotIndex) {
+        let at = usize::from(index.get());
+        self.held[at / 64] &= !(1 << (at % 64));
+    }
+
+    /// Whether something may be held for the slot.
+    pub(crate) fn is_held(&self, index: SlotIndex) -> bool {
+        let at = usize::from(index.get());
+        self.held[at / 64] & 1 << (at % 64) != 0
     }
 }
 

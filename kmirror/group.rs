@@ -14,7 +14,7 @@ use kernel::{
     }, //
 };
 use kernel_ext::cgroup::Cgroup;
-use kmirror_core::{Interval, Limit, Mode, Owner, Survey, Work};
+use kmirror_core::{Interval, Limit, Mode, Owner, Place, Survey, Work};
 
 /// What a user has set.
 #[derive(Clone, Copy)]
@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     /// [`None`] to follow the parent.
     pub(crate) interval: Option<Interval>,
     pub(crate) limit: Limit,
+    /// [`None`] to follow the parent.
+    pub(crate) place: Option<Place>,
 }
 
 /// What has happened since protection was switched on, here and below, as in `memory.events`.
@@ -115,6 +117,7 @@ impl Group {
             mode: if root { Mode::Off } else { Mode::Inherit },
             interval: root.then(Interval::default),
             limit: Limit::default(),
+            place: root.then(Place::default),
         };
         let signal = Signal::new()?;
         Arc::pin_init(
@@ -169,6 +172,13 @@ impl Group {
     pub(crate) fn interval(&self) -> Interval {
         self.lineage()
             .find_map(|group| group.settings().interval)
+            .unwrap_or_default()
+    }
+
+    /// Where its replicas are kept.
+    pub(crate) fn place(&self) -> Place {
+        self.lineage()
+            .find_map(|group| group.settings().place)
             .unwrap_or_default()
     }
 

@@ -17,7 +17,7 @@ use kernel_ext::{
     kobject::{Dir, Parent},
     notifier::Handler, //
 };
-use kmirror_core::Mode;
+use kmirror_core::{Mode, Place};
 
 /// The longest name of a cgroup, with the NUL: `NAME_MAX`.
 const NAME: usize = 256;
@@ -124,6 +124,7 @@ impl Groups {
             .inspect_err(|_| {
                 kmirror.store.evict(group.owner);
             })?;
+        kmirror.store.set_place(group.owner, group.place());
         kmirror.store.set_tracked(group.owner, group.is_tracked());
         tree.push(Node { group, dir }, GFP_KERNEL)?;
         Ok(())
@@ -208,6 +209,40 @@ impl Groups {
         drop(old);
         // The thread may have looked before the mode was set, and found nothing to do.
         group.signal.hurry();
+        Ok(())
+    }
+
+    /// Sets where the replicas of a group, and of all that inherit from it, are kept. Those that are
+    /// elsewhere are dropped; the next epoch, which begins now, makes them anew.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] for the root to inherit; [`ENODEV`] for a place at the host while there is no
+    /// service, or one without a pool. Nothing has changed then.
+    pub(crate) fn set_place(
+        &self,
+        kmirror: &Kmirror,
+        group: &Arc<Group>,
+        place: Option<Place>,
+    ) -> Result {
+        if place.is_none() && group.parent.is_none() {
+            return Err(EINVAL);
+        }
+        let _control = self.control.lock();
+        let at_host = place.is_some_and(Place::at_host);
+        if at_host && (kmirror.host.session().is_none() || kmirror.store.host_totals().blocks == 0)
+        {
+            return Err(ENODEV);
+        }
+        group.set(|settings| settings.place = place);
+        for node in self.tree.lock().iter() {
+            let below = &node.group;
+            if below.is_below(group) {
+                kmirror.store.set_place(below.owner, below.place());
+                below.signal.hurry();
+            }
+        }
+        group.governor().signal.hurry();
         Ok(())
     }
 }

@@ -14,7 +14,11 @@
 //! - [`group`]: a cgroup, its settings and counters; [`groups`]: the tree of them
 //! - [`worker`]: the thread of a protected cgroup; [`track`]: one epoch of it, over all processes
 //! - [`sync`]: one page from primary to replica
-//! - [`store`]: the mirror region, and which replica is where
+//! - [`store`]: which replica is where, and whose; [`replica`]: those of one page; [`depot`]: a place for their bytes, which is the
+//!   mirror region ([`guest_depot`], [`resize`]) or the host's pool ([`host_depot`])
+//! - [`host`]: the host's service; [`host_queue`]: one question to it; [`host_link`]: the thread that
+//!   keeps it up; [`host_place`]: where the region is on the host
+//! - [`heal`]: a broken frame comes back into use
 //! - [`recovery`]: what is done when memory is lost
 //! - [`cgroup_dir`], [`region_dir`], [`root_dir`]: sysfs, below `/sys/kernel/kmirror`
 //!
@@ -30,10 +34,16 @@
 //!       signal       of one group: what its thread is to do
 //!     tree           the list of groups
 //!       folio lock   of the page that is copied or restored
-//!         store      replicas; held while one page is copied
+//!         store      replicas; held while one page is copied, also to the host
 //!           settings of one group
+//!           host     what is known about the host's service
+//!           buffers  of the queue to the service; its spinlock within
+//!           healing  frames that wait to be healed
 //!       progress     of one group
 //! ```
+//!
+//! The device's lock, which the kernel holds when the service's device comes and goes, is taken
+//! before `host`. `resize`, of one who changes the size of the region, comes before `store`.
 //!
 //! `mf_mutex` and `mirror_sem`, which the kernel holds when it asks for a replica, come before
 //! `tree`. A thread never takes `control` or `worker`, so it can be waited for under them. None of
@@ -43,12 +53,23 @@
 #![forbid(unsafe_code)]
 
 mod cgroup_dir;
+mod depot;
 mod frames;
 mod group;
 mod groups;
+mod guest_depot;
+mod heal;
+mod host;
+mod host_depot;
+mod host_link;
+mod host_place;
+mod host_queue;
 mod recovery;
 mod region_dir;
+mod replica;
+mod resize;
 mod root_dir;
+mod shelf;
 mod store;
 mod sync;
 mod tenants;
@@ -58,6 +79,9 @@ mod worker;
 use crate::{
     group::Events,
     groups::Groups,
+    heal::Healing,
+    host::{Host, HostDriver},
+    host_link::HostLink,
     recovery::{Latent, Recovery},
     region_dir::RegionDir,
     root_dir::RootDir,
@@ -73,7 +97,8 @@ use kernel_ext::{
     kobject::{Dir, Parent},
     mce::DecodeChain,
     memory_mirror,
-    notifier, //
+    notifier,
+    virtio, //
 };
 use kmirror_core::{ParseError, RegionSpec};
 
@@ -97,6 +122,9 @@ module! {
 pub(crate) struct Kmirror {
     #[pin]
     pub(crate) store: Store,
+    pub(crate) host: Arc<Host>,
+    #[pin]
+    pub(crate) healing: Healing,
     #[pin]
     pub(crate) groups: Groups,
     /// Of the whole system, since the module was loaded.
@@ -104,7 +132,8 @@ pub(crate) struct Kmirror {
 }
 
 /// The loaded module. The order of the fields is that in which they go: first nobody asks for
-/// replicas any more, then the groups stop making them, then their memory is given back.
+/// replicas any more, then the groups stop making them, then the service at the host is let go, then
+/// the memory of the replicas is given back.
 struct Module {
     _latent: Pin<KBox<notifier::Registration<DecodeChain, Latent>>>,
     _lifetime: Pin<KBox<notifier::Registration<Lifetime, groups::Keeper>>>,
@@ -112,6 +141,8 @@ struct Module {
     _debugfs: debugfs::Dir,
     _protection: Protection,
     _recovery: Pin<KBox<memory_mirror::Registration<Recovery>>>,
+    _link: HostLink,
+    _driver: Pin<KBox<virtio::Registration<HostDriver>>>,
     _region_dir: Dir<RegionDir>,
     _root_dir: Dir<RootDir>,
 }
@@ -126,23 +157,35 @@ impl Drop for Protection {
 }
 
 impl kernel::Module for Module {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
+    fn init(module: &'static ThisModule) -> Result<Self> {
         let region = module_parameters::region.value();
         let region = match region.as_bytes() {
             b"" => None,
             text => Some(RegionSpec::parse(text).map_err(errno)?),
         };
 
+        let node = region.as_ref().and_then(|spec| spec.node);
+        let host = Host::new()?;
         let kmirror = Arc::pin_init(
             try_pin_init!(Kmirror {
-                store <- Store::new(region.as_ref().and_then(|spec| spec.node)),
+                store <- Store::new(node, host.clone()),
+                host,
+                healing <- Healing::new(),
                 groups <- Groups::new(),
                 events: Events::default(),
             }),
             GFP_KERNEL,
         )?;
+        // The service first, if there is one: it can put the region's memory in its place best while
+        // that is empty.
+        let driver = KBox::pin_init(
+            virtio::Registration::new(module, HostDriver(kmirror.host.clone())),
+            GFP_KERNEL,
+        )?;
+        let link = HostLink::start(&kmirror)?;
+        kmirror.host.settle();
         if let Some(spec) = &region {
-            kmirror.store.resize(spec.size)?;
+            kmirror.store.resize(&kmirror.host, spec.size)?;
         }
 
         let root_dir = Dir::new(
@@ -191,6 +234,8 @@ impl kernel::Module for Module {
             _debugfs: debugfs,
             _protection: protection,
             _recovery: recovery,
+            _link: link,
+            _driver: driver,
             _region_dir: region_dir,
             _root_dir: root_dir,
         })

@@ -76,6 +76,8 @@ impl Keeper for Recovery {
     }
 
     fn restored(&self, pfn: usize, to: usize) {
+        self.0.healing.add(pfn);
+        self.0.host.wake();
         let Some(group) = self.0.store.release(pfn) else {
             return;
         };

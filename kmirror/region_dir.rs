@@ -2,7 +2,7 @@
 
 //! The mirror region: `/sys/kernel/kmirror/region/`. See docs/abi/.
 
-use crate::{errno, Kmirror};
+use crate::{errno, host_place::Placement, Kmirror};
 use kernel::{
     fmt::Write,
     prelude::*,
@@ -34,6 +34,11 @@ impl Attributes for RegionDir {
             show: Some(show_node),
             store: None,
         },
+        File {
+            name: c"placement",
+            show: Some(show_placement),
+            store: None,
+        },
     ];
 }
 
@@ -47,7 +52,8 @@ fn show_total(dir: &RegionDir, page: &mut Page<'_>) -> Result {
 }
 
 fn store_total(dir: &RegionDir, text: &[u8]) -> Result {
-    dir.0.store.resize(RegionSize::parse(text).map_err(errno)?)
+    let size = RegionSize::parse(text).map_err(errno)?;
+    dir.0.store.resize(&dir.0.host, size)
 }
 
 fn show_free(dir: &RegionDir, page: &mut Page<'_>) -> Result {
@@ -59,6 +65,17 @@ fn show_node(dir: &RegionDir, page: &mut Page<'_>) -> Result {
     match dir.0.store.node() {
         Some(node) => writeln!(page, "{node}")?,
         None => writeln!(page, "-1")?,
+    }
+    Ok(())
+}
+
+fn show_placement(dir: &RegionDir, page: &mut Page<'_>) -> Result {
+    let placement = dir.0.host.placement().unwrap_or_else(Placement::none);
+    for (name, value) in placement.entries() {
+        writeln!(page, "{name} {value}")?;
+    }
+    for (node, pages) in placement.nodes() {
+        writeln!(page, "node{node} {pages}")?;
     }
     Ok(())
 }

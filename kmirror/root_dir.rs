@@ -11,7 +11,7 @@ use kernel::{
 use kernel_ext::kobject::{Attributes, File, Page};
 
 /// The version of the interface: grows with each change that a tool could notice.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the directory shows.
 pub(crate) struct RootDir(pub(crate) Arc<Kmirror>);
@@ -47,6 +47,30 @@ fn show_stat(dir: &RootDir, page: &mut Page<'_>) -> Result {
     writeln!(page, "used {}", totals.used)?;
     writeln!(page, "free {}", totals.free())?;
     writeln!(page, "retired {}", totals.bad)?;
+    let host = &dir.0.host;
+    let pool = dir.0.store.host_totals();
+    let traffic = &host.traffic;
+    writeln!(
+        page,
+        "host_connected {}",
+        u8::from(host.session().is_some())
+    )?;
+    writeln!(page, "host_slots {}", pool.slots())?;
+    writeln!(page, "host_used {}", pool.used)?;
+    for (name, counter) in [
+        ("host_sessions", &host.sessions),
+        ("host_requests", &traffic.requests),
+        ("host_timeouts", &traffic.timeouts),
+        ("host_rubbish", &traffic.rubbish),
+        ("host_refused", &traffic.refused),
+        ("kicks_hypercall", &traffic.hypercalls),
+        ("kicks_notify", &traffic.notifications),
+        ("healed", &dir.0.healing.healed),
+        ("not_healed", &dir.0.healing.retired),
+    ] {
+        writeln!(page, "{name} {}", counter.get())?;
+    }
+    writeln!(page, "healing {}", dir.0.healing.waiting())?;
     for (name, value) in track::total(&dir.0)?.entries() {
         writeln!(page, "{name} {value}")?;
     }

@@ -26,7 +26,8 @@
 
 use crate::{
     group::{Group, Progress},
-    store::{Copied, Store}, //
+    replica::Copied,
+    store::Store, //
 };
 use kernel_ext::memory_mirror::{self as mm, Handed};
 use kmirror_core::{on_dirty, on_dirty_huge, on_rest, Decision, Heat, Refusal};

@@ -4,7 +4,7 @@
 
 use crate::group::Group;
 use kernel::{prelude::*, sync::Arc};
-use kmirror_core::{Owner, Usage};
+use kmirror_core::{Owner, Place, Usage};
 
 /// Those who have replicas.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub(crate) struct Tenant {
     /// Whether it may have any: checked under the lock under which they are made and dropped, so
     /// that an epoch which is still under way makes none after they were dropped.
     pub(crate) tracked: bool,
+    /// Where they are kept; also under that lock.
+    pub(crate) place: Place,
 }
 
 impl Owners {
@@ -26,6 +28,26 @@ impl Owners {
 
     pub(crate) fn tenant_mut(&mut self, owner: Owner) -> Option<&mut Tenant> {
         self.0.get_mut(usize::from(owner.0))?.as_mut()
+    }
+
+    /// How many slots the group may use itself, by all limits, as things are now.
+    pub(crate) fn limit(&self, group: &Group) -> u64 {
+        self.used(group.owner).saturating_add(group.headroom())
+    }
+
+    /// Those who want replicas in both stores.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn with_both(&self) -> Result<KVec<Owner>> {
+        let mut owners = KVec::new();
+        for tenant in self.0.iter().flatten() {
+            if tenant.place == Place::Both {
+                owners.push(tenant.group.owner, GFP_KERNEL)?;
+            }
+        }
+        Ok(owners)
     }
 
     fn account(&mut self, owner: Owner, slots: i64) {

@@ -36,9 +36,10 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Rights of the files of a cgroup.
-const OF_CGROUP: [(&str, u32); 8] = [
+const OF_CGROUP: [(&str, u32); 9] = [
     ("mirror.mode", 0o644),
     ("mirror.interval_ms", 0o644),
+    ("mirror.store", 0o644),
     ("mirror.max", 0o644),
     ("mirror.current", 0o444),
     ("mirror.coverage", 0o444),
@@ -89,17 +90,23 @@ fn files(cx: &Context) -> Result<()> {
     )?;
     must_have(
         &root.join("region"),
-        &[("total", 0o644), ("free", 0o444), ("node", 0o444)],
+        &[
+            ("total", 0o644),
+            ("free", 0o444),
+            ("node", 0o444),
+            ("placement", 0o444),
+        ],
     )?;
     must_have(&root.join("cgroup"), &OF_CGROUP)?;
     let cgroup = cx.cgroup.child("a")?;
     let mirror = Mirror::of(&cgroup);
     must_have(mirror.dir(), &OF_CGROUP)?;
 
-    ensure!(file::number(root.join("version"))? == 1);
+    ensure!(file::number(root.join("version"))? == 2);
     let top = Mirror::of(&Cgroup::at(""));
     ensure!(top.get("mode")? == "off");
     ensure!(top.get("interval_ms")? == "1000");
+    ensure!(top.get("store")? == "guest");
     ensure!(top.get("max")? == "max");
     ensure!(mirror.get("mode")? == "inherit");
     ensure!(mirror.get("max")? == "max");
@@ -116,6 +123,7 @@ fn files(cx: &Context) -> Result<()> {
         "notifier",
         "shadow_stack",
         "no_space",
+        "no_host",
         "epochs",
         "scanned",
         "copied",
@@ -167,6 +175,18 @@ fn nonsense(cx: &Context) -> Result<()> {
         table.push((mirror.file("mode"), text, einval));
     }
     table.push((top.file("mode"), "inherit", einval));
+    for text in [
+        "",
+        "Guest",
+        "region",
+        "guest host",
+        "host+guest",
+        "guest+",
+        "0",
+    ] {
+        table.push((mirror.file("store"), text, einval));
+    }
+    table.push((top.file("store"), "inherit", einval));
     for text in ["", "x", "-1", "100x", "1 2", "0x10", "1e3", "Inherit", "١"] {
         table.push((mirror.file("interval_ms"), text, einval));
     }
@@ -238,6 +258,10 @@ fn values(cx: &Context) -> Result<()> {
     ensure!(below.get("interval_ms")? == "1234");
     mirror.set("interval_ms", "inherit")?;
     ensure!(below.get("interval_ms")? == "1000");
+    for store in ["guest", "inherit"] {
+        mirror.set("store", store)?;
+        ensure!(mirror.get("store")? == "guest" && below.get("store")? == "guest");
+    }
     for max in ["0", "4096", "1048576", "max"] {
         mirror.set("max", max)?;
         ensure!(mirror.get("max")? == max);

@@ -10,6 +10,7 @@ mod coverage;
 mod direct_io;
 mod dirty_file;
 mod fork;
+mod host;
 mod huge;
 mod hugetlb;
 mod kernel;
@@ -38,7 +39,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 30] = [
+    let groups: [&[Case]; 31] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -66,6 +67,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         coverage::CASES,
         off::CASES,
         region::CASES,
+        host::CASES,
         random::CASES,
         soak::CASES,
         unload::CASES,

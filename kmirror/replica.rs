@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The replicas of one page: they are made, used for a restore, and lost.
+
+use crate::{
+    depot::Depot,
+    group::Group,
+    store::Store, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+use kernel_ext::memory_mirror::{self, Primary, Refusal, Target};
+use kmirror_core::Heat;
+
+/// What became of a page that was to be copied.
+pub(crate) enum Copied {
+    /// The replica is published.
+    Done,
+    /// There is no replica now, for this reason.
+    Refused(kmirror_core::Refusal),
+}
+
+/// A frame of the mirror region that was lost.
+pub(crate) struct Lost {
+    /// The page whose replica was in it, and whose it is.
+    pub(crate) replica: Option<(usize, Option<Arc<Group>>)>,
+}
+
+impl Store {
+    /// How hot the page is. [`None`] without a replica.
+    pub(crate) fn heat(&self, pfn: usize) -> Option<Heat> {
+        let inner = &mut *self.inner.lock();
+        let guest = inner
+            .guest
+            .shelf()
+            .replicas(&mut inner.owners)
+            .lookup(pfn as u64);
+        guest
+            .or_else(|| {
+                inner
+                    .host
+                    .shelf()
+                    .replicas(&mut inner.owners)
+                    .lookup(pfn as u64)
+            })
+            .map(|replica| replica.record.heat())
+    }
+
+    /// Remembers how hot the page is.
+    pub(crate) fn set_heat(&self, pfn: usize, heat: Heat) {
+        let inner = &mut *self.inner.lock();
+        let owners = &mut inner.owners;
+        inner
+            .guest
+            .shelf()
+            .replicas(owners)
+            .set_heat(pfn as u64, heat);
+        inner
+            .host
+            .shelf()
+            .replicas(owners)
+            .set_heat(pfn as u64, heat);
+    }
+
+    /// Copies a page, whose replica has been begun, to all stores that its owner has chosen, and
+    /// publishes it when all have it.
+    ///
+    /// All replicas of a page that are published are of one copy, or a restore could take an older
+    /// one: the flag speaks for the page, not for one of them. So each is taken back first, also in
+    /// a store that is not chosen any more; and if the page was written between the copies, they
+    /// are not the same, and none is published.
+    ///
+    /// A page of one who has chosen both stores is published in the region alone if there is no
+    /// service at the host: better one replica than none. It gets the other when there is one again.
+    ///
+    /// Locks held: the folio's. It keeps the restore of this page out until the replica is whole.
+    pub(crate) fn copy(&self, group: &Group, primary: &Primary<'_>) -> Copied {
+        use kmirror_core::Refusal as Why;
+
+        let pfn = primary.pfn();
+        let inner = &mut *self.inner.lock();
+        // The number may have been given to another since the epoch began.
+        let tenant = inner.owners.tenant(group.owner);
+        let Some(tenant) = tenant.filter(|t| t.tracked && core::ptr::eq(&*t.group, group)) else {
+            inner.release(pfn);
+            return Copied::Refused(Why::Busy);
+        };
+        let place = tenant.place;
+
+        let at_guest = match place.in_guest() {
+            true => {
+                let limit = inner.owners.limit(group);
+                Some(
+                    inner
+                        .guest
+                        .copy(&mut inner.owners, primary, group.owner, limit),
+                )
+            }
+            false => {
+                inner.guest.shelf().release(&mut inner.owners, pfn);
+                None
+            }
+        };
+        let at_host = match (place.at_host(), &at_guest) {
+            (true, None | Some(Ok(_))) => {
+                let limit = inner.owners.limit(group);
+                Some(
+                    inner
+                        .host
+                        .copy(&mut inner.owners, primary, group.owner, limit),
+                )
+            }
+            _ => {
+                inner.host.shelf().release(&mut inner.owners, pfn);
+                None
+            }
+        };
+
+        let copied = match (at_guest, at_host) {
+            (Some(Ok(guest)), None | Some(Err(Why::NoHost))) => Ok((Some(guest), None)),
+            (None, Some(Ok(host))) => Ok((None, Some(host))),
+            (Some(Ok(guest)), Some(Ok(host))) if guest.1 == host.1 => Ok((Some(guest), Some(host))),
+            (Some(Ok(_)), Some(Ok(_))) => Err(Why::Busy),
+            (Some(Err(why)), _) | (_, Some(Err(why))) => Err(why),
+            (None, None) => Err(Why::NoReplica),
+        };
+        let published = copied.map(|(guest, host)| {
+            let owners = &mut inner.owners;
+            guest.is_none_or(|(slot, hash)| {
+                inner
+                    .guest
+                    .shelf()
+                    .replicas(owners)
+                    .publish(pfn as u64, slot, hash)
+            }) && host.is_none_or(|(slot, hash)| {
+                inner
+                    .host
+                    .shelf()
+                    .replicas(owners)
+                    .publish(pfn as u64, slot, hash)
+            })
+        });
+        match published {
+            Ok(true) => Copied::Done,
+            Ok(false) => {
+                inner.release(pfn);
+                Copied::Refused(Why::NoReplica)
+            }
+            Err(why) => {
+                inner.release(pfn);
+                Copied::Refused(why)
+            }
+        }
+    }
+
+    /// Whether there is a replica of this frame.
+    pub(crate) fn has(&self, pfn: usize) -> bool {
+        let inner = &mut *self.inner.lock();
+        let owners = &mut inner.owners;
+        inner.guest.shelf().hash(owners, pfn).is_some()
+            || inner.host.shelf().hash(owners, pfn).is_some()
+    }
+
+    /// Fills `to` from a replica of frame `pfn`: that of the region, or, if there is none or it is
+    /// damaged, that of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoReplica`], or [`Refusal::BadReplica`] if the contents of none are those that
+    /// were copied.
+    pub(crate) fn fill(&self, pfn: usize, mut to: Target<'_>) -> Result<(), Refusal> {
+        let inner = &mut *self.inner.lock();
+        let owners = &mut inner.owners;
+        let guest = inner.guest.shelf().hash(owners, pfn);
+        let host = inner.host.shelf().hash(owners, pfn);
+        // Always the same, see `copy()`. But to take the older one would be the worst that can
+        // happen, so it is looked at again.
+        if let (Some(guest), Some(host)) = (guest, host) {
+            if guest != host {
+                return Err(Refusal::BadReplica);
+            }
+        }
+        match inner.guest.fill(owners, pfn, &mut to) {
+            Err(why) if host.is_none() => Err(why),
+            Err(_) => inner.host.fill(owners, pfn, &mut to),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Drops the replicas of frame `pfn`, and tells whose they were.
+    pub(crate) fn release(&self, pfn: usize) -> Option<Arc<Group>> {
+        let mut inner = self.inner.lock();
+        let group = inner.group_of(pfn);
+        inner.release(pfn);
+        group
+    }
+
+    /// Whose the replica of frame `pfn` is.
+    pub(crate) fn group_of(&self, pfn: usize) -> Option<Arc<Group>> {
+        self.inner.lock().group_of(pfn)
+    }
+
+    /// Takes frame `pfn` out of use for good, if it is one of the region's. The page whose replica
+    /// was in it loses the flag, and so is copied again by the next epoch, unless the host has
+    /// another replica of it.
+    pub(crate) fn retire(&self, pfn: usize) -> Option<Lost> {
+        let inner = &mut *self.inner.lock();
+        let slot = inner.guest.slot_of(pfn)?;
+        // Poisoned before the lock is let go: it cannot be given back before that.
+        if let Some(frame) = inner.guest.frame(slot) {
+            frame.poison();
+        }
+        let block = inner.guest.shelf().blocks.get(slot.block() as usize);
+        let record = block.and_then(|block| block.as_ref()?.record(slot.index()));
+        let owners = &mut inner.owners;
+        let primary = inner.guest.shelf().replicas(owners).retire(slot);
+        let primary = primary.map(|pfn| pfn as usize);
+        if let Some(primary) = primary {
+            if inner.host.shelf().hash(owners, primary).is_none() {
+                memory_mirror::clear_mirrored(primary);
+            }
+        }
+        let group = record
+            .and_then(|record| owners.tenant(record.owner()))
+            .map(|tenant| tenant.group.clone());
+        Some(Lost {
+            replica: primary.map(|primary| (primary, group)),
+        })
+    }
+}
