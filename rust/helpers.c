@@ -252,7 +252,7 @@ u64 kmirror_virtqueue_notify_address(struct virtqueue *vq)
 
 /* asm/kvm_para.h */
 
-/* Until the uapi header of the kernel that is built against has it. */
+/* A guest's kernel need not have the patch that a host's KVM has. */
 #ifndef KVM_HC_KMIRROR_KICK
 #define KVM_HC_KMIRROR_KICK 13
 #endif
