@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Taken over by the tools; `make help` tells what each is.
 export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
-export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION
+export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION KEEP
 
 .PHONY: modules tools check model vm test soak demo survival bench kernel update rust-analyzer clean distclean help
 

@@ -6,7 +6,14 @@
 //! is told to. So the work of a window is proportional to its length, and a window of whole epochs
 //! has its full share of what protection costs, wherever it begins.
 
+mod http;
 mod memory;
+mod postgres;
+mod program;
+mod redis;
+mod shell;
+mod sqlite;
+mod tool;
 
 use anyhow::{bail, Context, Result};
 use std::io::{BufRead, Write};
@@ -26,6 +33,21 @@ fn make(name: &str) -> Result<Box<dyn Work>> {
         "seq-write" => Box::new(memory::SequentialWrite::new()),
         "stress-write" => Box::new(memory::StressWrite::new()),
         "moving-write" => Box::new(memory::MovingWrite::new()),
+        "suite" => Box::new(shell::Suite::new()?),
+        "commands" => Box::new(shell::Commands::new()?),
+        "sqlite-create" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Create)?),
+        "sqlite-insert" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Insert)?),
+        "sqlite-select" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Select)?),
+        "sqlite-update" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Update)?),
+        "sqlite-delete" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Delete)?),
+        "nginx" => Box::new(http::Http::nginx()?),
+        "caddy" => Box::new(http::Http::caddy()?),
+        "redis" => Box::new(redis::Redis::new(redis::Mix::Even)?),
+        "redis-read" => Box::new(redis::Redis::new(redis::Mix::ReadMostly)?),
+        "redis-bgsave" => Box::new(redis::Redis::new(redis::Mix::Snapshot)?),
+        "pgbench" => Box::new(postgres::Pgbench::new()?),
+        "compile" => Box::new(tool::Tool::compile()),
+        "stress-ng" => Box::new(tool::Tool::stress()),
         _ => bail!("there is no workload {name}"),
     })
 }

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Redis with 20,000 values of 1,000 bytes, under redis-benchmark.
+
+use super::program::{command, run, serve};
+use super::Work;
+use anyhow::{ensure, Result};
+use kmirror_selftests::wait;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// How long a snapshot may take, in seconds of the guest.
+const SNAPSHOT: Duration = Duration::from_secs(600);
+
+/// What is asked of it in a unit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mix {
+    /// As many values read as written.
+    Even,
+    /// Nineteen reads for a write.
+    ReadMostly,
+    /// As many read as written, and a snapshot to a file (BGSAVE), which forks.
+    Snapshot,
+}
+
+pub(super) struct Redis {
+    mix: Mix,
+    stream: BufReader<TcpStream>,
+}
+
+/// Requests at random keys, from ten connections.
+fn requests(test: &str, count: &str) -> Result<()> {
+    run(&[
+        "redis-benchmark",
+        "-q",
+        "-t",
+        test,
+        "-n",
+        count,
+        "-c",
+        "10",
+        "-r",
+        "20000",
+        "-d",
+        "1000",
+    ])
+}
+
+impl Redis {
+    pub(super) fn new(mix: Mix) -> Result<Self> {
+        let server = command(&[
+            "redis-server",
+            "--port",
+            "6379",
+            "--save",
+            "",
+            "--dir",
+            "/tmp",
+            "--ignore-warnings",
+            "ARM64-COW-BUG",
+        ]);
+        let stream = serve(server, || TcpStream::connect(("127.0.0.1", 6379)))?;
+        requests("set", "60000")?;
+        Ok(Self {
+            mix,
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// What redis answers to a command, in one piece.
+    fn ask(&mut self, command: &str) -> Result<String> {
+        write!(self.stream.get_mut(), "{command}\r\n")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        if let Some(length) = line.strip_prefix('$') {
+            let mut text = vec![0; length.trim().parse::<usize>()? + 2];
+            self.stream.read_exact(&mut text)?;
+            line = String::from_utf8(text)?;
+        }
+        Ok(line)
+    }
+
+    fn snapshot(&mut self) -> Result<()> {
+        let said = self.ask("BGSAVE")?;
+        ensure!(said.starts_with("+Background saving"), "BGSAVE: {said:?}");
+        wait::until("a snapshot", SNAPSHOT, || {
+            let said = self.ask("INFO persistence")?;
+            if said.contains("rdb_bgsave_in_progress:1") {
+                return Ok(false);
+            }
+            ensure!(said.contains("rdb_last_bgsave_status:ok"), "{said}");
+            Ok(true)
+        })
+    }
+}
+
+impl Work for Redis {
+    fn unit(&mut self) -> Result<()> {
+        match self.mix {
+            Mix::Even => requests("set,get", "500"),
+            Mix::ReadMostly => {
+                requests("get", "1900")?;
+                requests("set", "100")
+            }
+            Mix::Snapshot => {
+                requests("set,get", "500")?;
+                self.snapshot()
+            }
+        }
+    }
+}
