@@ -64,6 +64,10 @@ pub enum Command {
     Region(RegionArgs),
     /// Show what has happened: restored pages, lost pages, lost replicas
     Events(EventsArgs),
+    /// Say what is wrong with the set-up, and why a cgroup or a page is not covered
+    Doctor(DoctorArgs),
+    /// Break a page, as a fire drill. Kills the process if the page is not covered
+    Inject(InjectArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -160,6 +164,52 @@ pub struct EventsArgs {
     /// Go on, with a line for whatever happens
     #[arg(long, short)]
     pub follow: bool,
+}
+
+/// Of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Only this cgroup, protected or not; otherwise all that are protected
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath, conflicts_with = "pid")]
+    pub path: Option<String>,
+
+    /// A page of this process
+    #[arg(long, short, value_name = "PID", requires = "addr")]
+    pub pid: Option<u32>,
+
+    /// The page at this address of it, as in /proc/PID/maps, with 0x
+    #[arg(long, short, value_name = "ADDRESS", requires = "pid")]
+    pub addr: Option<String>,
+
+    /// Have everything copied first
+    #[arg(long, short)]
+    pub sync: bool,
+}
+
+/// Of `inject`.
+///
+/// Reports the frame of a page to the kernel as broken, through hwpoison-inject's corrupt-pfn or, if
+/// that is not there, hard_offline_page. The frame stays out of use until the next boot. Such a report
+/// leaves the bytes in the frame: a drill shows that the program goes on, in another frame, and not
+/// that the bytes came from the replica. The module kmirror_inject and the selftests destroy them.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct InjectArgs {
+    /// A random covered page of this cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath, conflicts_with = "pid")]
+    pub path: Option<String>,
+
+    /// A page of this process
+    #[arg(long, short, value_name = "PID", requires = "addr")]
+    pub pid: Option<u32>,
+
+    /// The page at this address of it, as in /proc/PID/maps, with 0x
+    #[arg(long, short, value_name = "ADDRESS", requires = "pid")]
+    pub addr: Option<String>,
+
+    /// Really do it
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Of `completions`.

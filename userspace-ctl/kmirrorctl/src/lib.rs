@@ -13,6 +13,9 @@
 //!   [`worker`]: what sysfs and procfs say;
 //! - [`snapshot`], [`rate`], [`event_watch`]: at one moment, between two, and whatever comes;
 //! - [`setting`]: what is changed;
+//! - [`finding`], [`setup`], [`shortfall`], [`page`]: what is wrong with the system, a cgroup, a page,
+//!   from [`process`], [`pageflags`], [`replica_list`];
+//! - [`drill`]: breaking a page on purpose;
 //! - [`table`], [`units`], [`paint`]: for people;
 //! - [`cli`], [`command`], [`error`]: the program.
 
@@ -20,14 +23,22 @@
 
 pub mod cli;
 pub mod command;
+pub mod drill;
 pub mod error;
 pub mod event_watch;
+pub mod finding;
 pub mod group;
 pub mod keyed;
+pub mod page;
+pub mod pageflags;
 pub mod paint;
+pub mod process;
 pub mod rate;
 pub mod region;
+pub mod replica_list;
 pub mod setting;
+pub mod setup;
+pub mod shortfall;
 pub mod snapshot;
 pub mod system;
 pub mod table;

@@ -11,7 +11,9 @@ use crate::{table, tree};
 use serde::Serialize;
 use std::io::{self, Write};
 
+mod doctor;
 mod events;
+mod inject;
 mod manual;
 mod region;
 mod settings;
@@ -40,6 +42,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Sync(args) => settings::sync(&cx, args),
         Command::Region(args) => region::run(&cx, args),
         Command::Events(args) => events::run(&cx, args),
+        Command::Doctor(args) => doctor::run(&cx, args),
+        Command::Inject(args) => inject::run(&cx, args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::pages(args),
     }
