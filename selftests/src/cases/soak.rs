@@ -2,7 +2,7 @@
 
 //! A short soak, and that a longer one which fails would tell why. See `make soak`.
 
-use crate::case::{Case, Context};
+use crate::case::{skip, Case, Context};
 use crate::soak::{soak, Options};
 use anyhow::{ensure, Result};
 use std::time::Duration;
@@ -14,6 +14,11 @@ pub(super) const CASES: &[Case] = &[
         fixed,
     )
     .limit(400),
+    Case::new(
+        "soak_disk",
+        "the soak's model of files on disk (selftests/src/soak/content.rs)",
+        disk,
+    ),
     Case::new(
         "soak_shortens",
         "a run that fails is made shorter (selftests/src/soak/shorten.rs)",
@@ -47,6 +52,43 @@ fn short(cx: &Context, seed: u64) -> Result<()> {
 
 fn fixed(cx: &Context) -> Result<()> {
     short(cx, cx.seed)
+}
+
+/// A dirty page of ext4 (kind 9) is lost, and read from its disk again by one who writes a part of
+/// it: neither what was there last nor any version of it.
+const LOST_AND_WRITTEN: &str = "
+    spawn proc=1 family=0
+    spawn proc=2 family=0
+    map proc=1 area=1 kind=9 pages=16
+    map proc=2 area=1 kind=9 pages=16
+    store proc=1 area=1 page=3 off=0 len=100 key=0x11
+    fsync proc=1 area=1
+    store proc=1 area=1 page=3 off=50 len=100 key=0x21
+    round
+    strike proc=1 area=1 page=3 door=0
+    file_write proc=2 area=1 page=3 off=300 len=50 key=0x31
+    round
+    check proc=2 area=1 first=0 count=16
+";
+
+fn disk(cx: &Context) -> Result<()> {
+    if !crate::file::read("/proc/filesystems")?.contains("\text4\n") {
+        skip!("no ext4");
+    }
+    let options = Options {
+        replay: Some(LOST_AND_WRITTEN.into()),
+        ..Options::default()
+    };
+    let report = soak(&options, &cx.cgroup)?;
+    let why = report.why.unwrap_or_default();
+    ensure!(report.failed == 0, "{why}");
+    ensure!(
+        report.errors == 1 && report.from_disk == 1,
+        "{} errors, {} pages read again",
+        report.errors,
+        report.from_disk
+    );
+    Ok(())
 }
 
 fn shortens(cx: &Context) -> Result<()> {

@@ -95,7 +95,8 @@ pub(super) struct Page {
     /// What may be there instead, since `MADV_FREE`: what was written since, on top of zeros; once for
     /// each time.
     pub(super) lazy: Vec<Content>,
-    /// What may be on disk, since the last `fsync()`. It may only be found after an error.
+    /// What may be on disk, since the last `fsync()`. It may only be found after an error; see
+    /// [`is_from_disk`](Self::is_from_disk).
     pub(super) older: Vec<Content>,
 }
 
@@ -131,6 +132,24 @@ impl Page {
         }
     }
 
+    /// Whether these bytes may be those of a page that an error has thrown out of the page cache and
+    /// that was read from its disk again.
+    ///
+    /// The kernel writes a page back whenever it likes, also in the middle of a store, so on disk may
+    /// be any version since the last `fsync()`, and of the next one a part. Who writes to the page
+    /// before anybody has noticed, writes on top of that; and that may be written back, thrown out
+    /// and read again. What is in a word then is what it had in one of these versions.
+    pub(super) fn is_from_disk(&self, is: &Image) -> bool {
+        if self.older.is_empty() {
+            return false;
+        }
+        let versions: Vec<Image> = self.older.iter().map(Content::image).collect();
+        let now = self.now.image();
+        (0..WORDS as usize).all(|index| {
+            is[index] == now[index] || versions.iter().any(|older| is[index] == older[index])
+        })
+    }
+
     /// For sending.
     pub(super) fn encode(&self, out: &mut Vec<u64>) {
         self.now.encode(out);
@@ -158,6 +177,35 @@ impl Page {
 mod tests {
     use super::*;
     use crate::rng::Rng;
+
+    #[test]
+    fn what_a_disk_may_have() {
+        let mut page = Page::of(1);
+        assert!(!page.is_from_disk(&page.now.image()), "nothing was written");
+        let first = page.now.image();
+        page.write((10, 100, 2), true);
+        let second = page.now.image();
+        page.write((50, 100, 3), true);
+        // Whole versions.
+        assert!(page.is_from_disk(&first) && page.is_from_disk(&second));
+        // Written back in the middle of the second store.
+        let mut torn = second;
+        torn[50..70].copy_from_slice(&words(3, 50, 20));
+        assert!(page.is_from_disk(&torn));
+        // Lost after the first store, read from disk as it was before, and then written to.
+        let mut upon = first;
+        upon[50..150].copy_from_slice(&words(3, 50, 100));
+        assert!(page.is_from_disk(&upon));
+        // But no other bytes, and not those of another place or of before the fsync().
+        let mut wrong = upon;
+        wrong[200] ^= 1;
+        assert!(!page.is_from_disk(&wrong));
+        wrong[200] = first[201];
+        assert!(!page.is_from_disk(&wrong));
+        page.older.clear();
+        page.write((0, 1, 4), true);
+        assert!(!page.is_from_disk(&first) && !page.is_from_disk(&torn));
+    }
 
     #[test]
     fn strokes_are_what_an_array_would_be() {

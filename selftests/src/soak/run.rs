@@ -72,6 +72,8 @@ pub struct Report {
     pub errors: u64,
     /// Pages that came back.
     pub restored: u64,
+    /// Pages that were lost and read again as they were on disk.
+    pub from_disk: u64,
     /// What is left of the run that failed, and why it did.
     pub shortened: Vec<String>,
     /// The same.
@@ -186,6 +188,7 @@ pub fn soak(options: &Options, parent: &Cgroup) -> Result<Report> {
     }
     report.errors = tally.errors();
     report.restored = tally.kinds.values().map(|kind| kind.restored).sum();
+    report.from_disk = tally.kinds.values().map(|kind| kind.older).sum();
     tally.figures().iter().for_each(|line| println!("{line}"));
     println!("figure all milliseconds {}", start.elapsed().as_millis());
     Ok(report)

@@ -170,7 +170,7 @@ impl View {
         if may.lazy.iter().any(|lazy| *is == lazy.image()) {
             return Ok(Some(What::Lazy));
         }
-        if may.older.iter().any(|older| *is == older.image()) {
+        if may.is_from_disk(is) {
             self.repair(page, &may.now)?;
             return Ok(Some(What::Older));
         }
