@@ -20,6 +20,11 @@ pub(super) const CASES: &[Case] = &[
         disk,
     ),
     Case::new(
+        "soak_peers",
+        "who writes to a peer's page and who looks at it do so one after the other (selftests/src/soak/director.rs)",
+        peers,
+    ),
+    Case::new(
         "soak_shortens",
         "a run that fails is made shorter (selftests/src/soak/shorten.rs)",
         shortens,
@@ -88,6 +93,35 @@ fn disk(cx: &Context) -> Result<()> {
         report.errors,
         report.from_disk
     );
+    Ok(())
+}
+
+/// A write through a peer's mapping, which has to wait for an fsync() first; and the peer looks. The
+/// two once ran side by side then.
+fn peers(cx: &Context) -> Result<()> {
+    let mut steps = String::from(
+        "spawn proc=1 family=0
+        spawn proc=2 family=0
+        map proc=1 area=1 kind=3 pages=16
+        map proc=2 area=1 kind=3 pages=16
+        round
+        ",
+    );
+    for key in 1..60 {
+        steps += &format!(
+            "fsync proc=1 area=1
+            proc_mem proc=1 area=1 page=9 off=0 len=512 key={key} peer=2
+            check proc=2 area=1 first=9 count=1
+            ",
+        );
+    }
+    let options = Options {
+        replay: Some(steps),
+        ..Options::default()
+    };
+    let report = soak(&options, &cx.cgroup)?;
+    let why = report.why.unwrap_or_default();
+    ensure!(report.failed == 0, "{why}");
     Ok(())
 }
 

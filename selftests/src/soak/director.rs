@@ -16,6 +16,7 @@ use crate::cgroup::Cgroup;
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Instant;
 
 /// What must not be has happened.
 #[derive(Debug)]
@@ -129,7 +130,9 @@ impl<'a> Director<'a> {
             Verb::Spawn => {
                 let [id, family, ..] = step.args;
                 let cgroup = &self.sandbox.families[family as usize].groups[0];
+                let start = Instant::now();
                 let hand = Hand::start(&self.machine.listener, cgroup, id)?;
+                self.tally.spend("spawn", start);
                 self.hands.insert(id, hand);
                 Ok(())
             }
@@ -147,7 +150,10 @@ impl<'a> Director<'a> {
             }
             _ => {
                 self.launch()?;
-                self.influence(step)
+                let start = Instant::now();
+                self.influence(step)?;
+                self.tally.spend(step.verb.name(), start);
+                Ok(())
             }
         }
     }
@@ -160,16 +166,28 @@ impl<'a> Director<'a> {
             .any(|usage| usage.delicate && Some(usage.object) == object)
     }
 
-    fn order(&mut self, step: &Step, touch: Touch) -> Result<()> {
+    /// Whether a step can only be begun when all that was begun before is done.
+    fn must_wait(&self, step: &Step, touch: &Touch) -> bool {
         let proc = step.args[0];
-        if let Some((object, from, len)) = touch.pages {
-            let clash = self.in_use.iter().any(|usage| {
+        let clash = touch.pages.is_some_and(|(object, from, len)| {
+            self.in_use.iter().any(|usage| {
                 let apart = usage.from + usage.len <= from || from + len <= usage.from;
                 usage.object == object && usage.proc != proc && !apart
-            });
-            if clash {
-                self.barrier()?;
-            }
+            })
+        });
+        // A peer may only just have been told to map the area or to move it.
+        let peer = matches!(step.verb, Verb::VmWrite | Verb::ProcMem)
+            && self.is_delicate(step.args[6], step.args[1]);
+        clash || peer || matches!(step.verb, Verb::Fork | Verb::Exit)
+    }
+
+    fn order(&mut self, step: &Step, touch: Touch) -> Result<()> {
+        let proc = step.args[0];
+        // Before its use is noted, which a barrier forgets.
+        if self.must_wait(step, &touch) {
+            self.barrier()?;
+        }
+        if let Some((object, from, len)) = touch.pages {
             self.in_use.push(Use {
                 proc,
                 object,
@@ -181,12 +199,7 @@ impl<'a> Director<'a> {
         let extra = match step.verb {
             Verb::Map => [self.handle(step)?, 0],
             Verb::VmWrite | Verb::ProcMem => {
-                let peer = step.args[6];
-                // It may only just have been told to map or to move it.
-                if self.is_delicate(peer, step.args[1]) {
-                    self.barrier()?;
-                }
-                let peer = self.hands.get(&peer).context("no peer")?;
+                let peer = self.hands.get(&step.args[6]).context("no peer")?;
                 let place = peer
                     .places
                     .get(&step.args[1])
@@ -200,10 +213,6 @@ impl<'a> Director<'a> {
             extra,
             before: touch.before,
         };
-        let alone = matches!(step.verb, Verb::Fork | Verb::Exit);
-        if alone {
-            self.barrier()?;
-        }
         let hand = self.hands.get_mut(&proc).context("nobody to tell")?;
         hand.queue.push((self.number, order));
         match step.verb {
@@ -276,10 +285,12 @@ impl<'a> Director<'a> {
     /// Takes the answer of a process, and looks whether that may be.
     fn collect(&mut self, id: u64) -> Result<()> {
         let hand = self.hands.get_mut(&id).context("it is gone")?;
+        let start = Instant::now();
         let (findings, trouble) = match hand.answer() {
             Ok(answer) => answer,
             Err(error) => return Err(self.death(id, &error)),
         };
+        self.tally.spend("processes", start);
         let orders = std::mem::take(&mut hand.busy);
         for finding in &findings {
             let (number, order) = orders.get(finding.order).context("no such order")?;

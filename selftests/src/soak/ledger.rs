@@ -5,6 +5,7 @@
 use super::kind::KINDS;
 use super::model::Object;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// A page that was hit and not restored.
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +109,19 @@ pub(super) struct Tally {
     pub(super) steps: u64,
     /// Pages compared.
     pub(super) compared: u64,
+    /// Where the time goes.
+    pub(super) spent: BTreeMap<&'static str, Duration>,
 }
 
 impl Tally {
     /// The figures of a kind.
     pub(super) fn of(&mut self, kind: usize) -> &mut Figures {
         self.kinds.entry(KINDS[kind].name()).or_default()
+    }
+
+    /// From `start` until now something took its time.
+    pub(super) fn spend(&mut self, on: &'static str, start: Instant) {
+        *self.spent.entry(on).or_default() += start.elapsed();
     }
 
     /// All errors so far, those in the region too.
@@ -167,6 +175,9 @@ impl Tally {
             ("compared", self.compared),
         ] {
             lines.push(format!("figure all {key} {value}"));
+        }
+        for (on, time) in &self.spent {
+            lines.push(format!("figure all spent:{on} {}", time.as_millis()));
         }
         lines
     }

@@ -99,14 +99,18 @@ pub(super) fn faults() -> u64 {
 
 extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: The kernel passes a valid structure, which has an address for SIGBUS.
-    let addr = unsafe { (*info).si_addr() }.expose_provenance() as u64;
+    let (addr, code) = unsafe { ((*info).si_addr(), (*info).si_code) };
+    let (addr, code) = (
+        addr.expose_provenance() as u64,
+        u64::from(code.unsigned_abs()),
+    );
     let slot = RANGES.iter().find(|slot| {
         let end = slot.end.load(SeqCst);
         end != 0 && addr < end && addr >= slot.start.load(SeqCst)
     });
     let Some(slot) = slot else {
         // Not ours to repair: die of it, when the access is tried again.
-        tell(addr, u64::MAX);
+        tell(addr, code, u64::MAX);
         // SAFETY: May be called in a handler.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
         return;
@@ -119,7 +123,7 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
     let tries = TRIES.fetch_add(1, SeqCst);
     if tries > 8 {
         // It cannot be repaired.
-        tell(addr, tries);
+        tell(addr, code, tries);
         // SAFETY: As above.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
         return;
@@ -131,9 +135,10 @@ extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) 
 }
 
 /// Says on stderr why the process is about to die, as a signal handler may.
-fn tell(addr: u64, tries: u64) {
-    let mut line = *b"soak: SIGBUS at 0x0000000000000000, tried 0x0000000000000000 times\n";
-    for (at, number) in [(18, addr), (44, tries)] {
+fn tell(addr: u64, code: u64, tries: u64) {
+    let mut line =
+        *b"soak: SIGBUS at 0x0000000000000000, code 0x0000000000000000, tried 0x0000000000000000 times\n";
+    for (at, number) in [(18, addr), (43, code), (69, tries)] {
         for digit in 0..16 {
             let nibble = (number >> (60 - 4 * digit) & 15) as usize;
             line[at + digit] = b"0123456789abcdef"[nibble];

@@ -19,6 +19,7 @@ use std::process::Command;
 /// Huge pages for hugetlb: enough for all areas there are at a time, and for the copies of forked
 /// children.
 const HUGE_PAGES: u64 = 48;
+const NR_HUGEPAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 /// The machine, made ready.
 pub(super) struct Machine {
@@ -103,7 +104,7 @@ impl Machine {
             self.set(&format!("{thp}/hugepages-{size}kB/enabled"), "madvise");
         }
         self.set(&format!("{thp}/shmem_enabled"), "advise");
-        self.set("/proc/sys/vm/nr_hugepages", &HUGE_PAGES.to_string());
+        self.set(NR_HUGEPAGES, &HUGE_PAGES.to_string());
         // Who reads a frame between its overwriting and the report reads what no hardware would
         // give. So memory is moved when the director says so, and not by itself.
         self.set("/proc/sys/vm/compaction_proactiveness", "0");
@@ -112,6 +113,12 @@ impl Machine {
         self.set("/sys/kernel/mm/ksm/pages_to_scan", "1000");
         // Each error is several lines. The log has them all the same, and is read.
         self.set("/proc/sys/kernel/printk", "3");
+    }
+
+    /// Every error in hugetlb takes a huge page out of the pool, also one that was restored, and who
+    /// finds none there is killed.
+    pub(super) fn refill(&self) {
+        let _ = file::try_write(NR_HUGEPAGES, &HUGE_PAGES.to_string());
     }
 
     /// The kinds that can be had here, and what is said about the others.

@@ -98,8 +98,10 @@ fn perform(
     done: &mut Vec<Step>,
 ) -> End {
     let mut all = || -> Result<()> {
+        let begin = Instant::now();
         crate::mirror::resize(module::REGION).context("resizing the region")?;
         let mut director = Director::new(machine, tally, parent, plant)?;
+        director.tally.spend("begin", begin);
         while let Some(step) = next(&mut director) {
             done.push(step);
             director.step(&step)?;

@@ -130,6 +130,11 @@ impl Verb {
         &VERBS[self as usize]
     }
 
+    /// How it is written.
+    pub(super) fn name(self) -> &'static str {
+        self.entry().1
+    }
+
     /// The one that is written so.
     pub(super) fn named(name: &str) -> Option<Self> {
         let entry = VERBS.iter().find(|entry| entry.1 == name)?;

@@ -12,6 +12,7 @@ use crate::pagemap::{self, Entry, Table, HWPOISON, KSM};
 use crate::{file, mirror};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 /// KPF_ZERO_PAGE: everybody's.
 const ZERO_PAGE: u64 = 1 << 24;
@@ -83,7 +84,10 @@ impl Director<'_> {
             .iter()
             .any(|&(restless, _)| restless == family);
         let cgroup = self.sandbox.families[family as usize].cgroup.clone();
+        let start = Instant::now();
         let frozen = cgroup.freeze()?;
+        self.tally.spend("freeze", start);
+        let start = Instant::now();
         self.machine.trace.fates()?;
         let before = events()?;
         let mut tables: BTreeMap<u64, Table> = BTreeMap::new();
@@ -121,7 +125,9 @@ impl Director<'_> {
             // that when a pinned page is written later, with kmirror or without.
             let is_pinned = self.model.procs[&proc].pin == Some((area, page));
             let door = door(number, held || is_pinned);
+            let at = Instant::now();
             let result = inject::report(door, pfn);
+            self.tally.spend(door, at);
             self.last = Some(pfn);
             hits.push(Hit {
                 step: *step,
@@ -139,7 +145,12 @@ impl Director<'_> {
             let fate = fates.get(&hit.pfn).cloned().unwrap_or_default();
             self.settle(hit, &fate)?;
         }
+        let is_hugetlb = |hit: &Hit| self.model.areas[&hit.object.0].kind().unit() > 1;
+        if hits.iter().any(is_hugetlb) {
+            self.machine.refill();
+        }
         drop(frozen);
+        self.tally.spend("frozen", start);
         let restored = fates
             .values()
             .filter(|fate| fate.restored.is_some())
