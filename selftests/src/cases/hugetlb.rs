@@ -6,8 +6,13 @@ use crate::case::{skip, Case, Context};
 use crate::inject::Door;
 use crate::memory::Mapping;
 use crate::rig::Rig;
-use crate::{file, mirror};
+use crate::{file, mirror, PAGE};
 use anyhow::{ensure, Result};
+use nix::fcntl::{fallocate, FallocateFlags};
+use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
+use std::fs::File;
+use std::os::fd::IntoRawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -19,6 +24,16 @@ pub(super) const CASES: &[Case] = &[
         "hugetlb_stale",
         "one store makes all of a hugetlb page stale",
         stale,
+    ),
+    Case::new(
+        "hugetlb_hole",
+        "a hole in the middle of a hugetlb page clears its flag (hugetlbfs_zero_partial_page())",
+        hole,
+    ),
+    Case::new(
+        "hugetlb_reuse",
+        "a huge page that goes back to the pool loses its flag (free_huge_folio())",
+        reuse,
     ),
 ];
 
@@ -101,5 +116,88 @@ fn stale(cx: &Context) -> Result<()> {
         rig.must_be(HUGE * 2, 2)?;
         rig.victim.end()?;
     }
+    Ok(())
+}
+
+/// In the victim: the file that its memory is.
+static FILE: AtomicI32 = AtomicI32::new(-1);
+
+/// The kernel zeroes two small pages of a huge one, which no page table shows.
+fn hole(cx: &Context) -> Result<()> {
+    let _pool = pool()?;
+    let mut rig = Rig::named(cx, "hole", 1)?;
+    let addr = rig.victim.call(
+        |scene, _, _| {
+            let file = File::from(memfd_create(c"huge", MemFdCreateFlag::MFD_HUGETLB)?);
+            file.set_len(HUGE * PAGE)?;
+            FILE.store(file.into_raw_fd(), Ordering::Relaxed);
+            let fd = FILE.load(Ordering::Relaxed);
+            scene.mem = Mapping::new(HUGE, libc::MAP_SHARED, fd)?;
+            (0..HUGE).for_each(|page| scene.mem.fill(page, 1));
+            Ok(scene.mem.addr(0))
+        },
+        0,
+        0,
+    )?;
+    rig.victim.mem = Mapping::at(addr, HUGE);
+    rig.sync()?;
+    rig.must_be_mirrored(0)?;
+    rig.victim.call(
+        |scene, _, _| {
+            let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let (from, len) = (3 * PAGE, 2 * PAGE);
+            fallocate(FILE.load(Ordering::Relaxed), mode, from as i64, len as i64)?;
+            ensure!(scene.mem.load(3, 0) == 0, "there is no hole");
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    rig.must_not_be_mirrored(0)?;
+    // Copied again it comes back, with the hole.
+    rig.sync()?;
+    rig.must_restore(Door::Fail, 9, 1)?;
+    for page in [3, 4] {
+        let word = rig
+            .victim
+            .call(|scene, page, _| Ok(scene.mem.load(page, 100)), page, 0)?;
+        ensure!(word == 0, "page {page} of the hole: {word:#x}");
+    }
+    rig.must_be(5, 1)
+}
+
+/// A page of the pool keeps its flags. Who gets it next and only reads has a clean entry, and must not
+/// be given what was copied from the one before.
+fn reuse(cx: &Context) -> Result<()> {
+    let _pool = pool()?;
+    let mut rig = rig(cx, false)?;
+    let frames =
+        |rig: &Rig| -> Result<Vec<u64>> { (0..4).map(|huge| rig.frame(huge * HUGE)).collect() };
+    let before = frames(&rig)?;
+    rig.victim.call(
+        |scene, _, _| {
+            scene.mem.advise(0, HUGE * 4, libc::MADV_DONTNEED)?;
+            for page in 0..HUGE * 4 {
+                ensure!(scene.mem.load(page, 0) == 0, "page {page} is not empty");
+            }
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let after = frames(&rig)?;
+    let again: Vec<u64> = (0..4)
+        .filter(|&huge| before.contains(&after[huge as usize]))
+        .collect();
+    ensure!(!again.is_empty(), "no frame was used again");
+    for &huge in &again {
+        rig.must_not_be_mirrored(huge * HUGE)?;
+    }
+    let restored = rig.counters()?.restored;
+    rig.strike(Door::Fail, again[0] * HUGE + 3)?;
+    ensure!(
+        rig.counters()?.restored == restored,
+        "restored with the bytes of another"
+    );
     Ok(())
 }
