@@ -68,6 +68,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Break a page, as a fire drill. Kills the process if the page is not covered
     Inject(InjectArgs),
+    /// Serve metrics for Prometheus, or write or print them once
+    Exporter(ExporterArgs),
+    /// Apply what the section [X-Kmirror] of a systemd unit says; kmirror@.service runs this
+    Unit(UnitArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write the man pages into a directory
@@ -210,6 +214,31 @@ pub struct InjectArgs {
     /// Really do it
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Of `exporter`.
+#[derive(Debug, Args)]
+pub struct ExporterArgs {
+    /// Serve /metrics here: a loopback address and port, or unix:PATH; or at systemd's socket
+    #[arg(long, short, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+
+    /// Write them to this file, for the textfile collector of the node exporter (NAME.prom)
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with = "listen")]
+    pub textfile: Option<PathBuf>,
+}
+
+/// Of `unit`.
+#[derive(Debug, Args)]
+pub struct UnitArgs {
+    /// The unit, with its type: postgresql.service
+    #[arg(value_name = "UNIT")]
+    pub unit: String,
+
+    /// Stop protecting it
+    #[arg(long)]
+    pub stop: bool,
 }
 
 /// Of `completions`.

@@ -3,6 +3,7 @@
 //! A fire drill: a page of a process is reported as broken, and looked at afterwards.
 
 use crate::error::{Error, Kind, Result};
+use crate::keyed::Keyed;
 use crate::pageflags::{self, Entry, PageFlags};
 use crate::process;
 use crate::replica_list;
@@ -51,8 +52,8 @@ pub enum Door {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// It has its contents, in this frame.
-    Restored(u64),
+    /// It has its contents, in this frame; `None` if it is shared and mapped again only when touched.
+    Restored(Option<u64>),
     /// It is gone: the next one to touch it is killed.
     Lost,
     /// The kernel has dropped it; what was in it is read again, from a file.
@@ -183,13 +184,16 @@ pub fn strike(system: &System, door: Door, target: &Target) -> Result<Outcome> {
             target.frame, now.frame
         )));
     }
+    let restored = || Keyed::read(&system.mirror("events")).map(|events| events.get("restored"));
+    let before = restored()?;
     let reported = door.report(system, target.frame);
     match (Entry::read(system, target.pid, target.address)?, reported) {
-        (Entry::Present(frame), _) if frame != target.frame => Ok(Outcome::Restored(frame)),
+        (Entry::Present(frame), _) if frame != target.frame => Ok(Outcome::Restored(Some(frame))),
         (Entry::Present(_), Ok(())) => Ok(Outcome::Unharmed),
         (Entry::Present(_), Err(error)) => Err(Error::failed(format!(
             "the kernel did not take the report: {error}; `dmesg` says why"
         ))),
+        (Entry::None, _) if restored()? > before => Ok(Outcome::Restored(None)),
         (Entry::Swapped, _) => Ok(Outcome::Lost),
         (Entry::None, _) => Ok(Outcome::Dropped),
     }

@@ -16,6 +16,7 @@
 //! - [`finding`], [`setup`], [`shortfall`], [`page`]: what is wrong with the system, a cgroup, a page,
 //!   from [`process`], [`pageflags`], [`replica_list`];
 //! - [`drill`]: breaking a page on purpose;
+//! - [`metrics`]: for Prometheus; [`unit_file`]: from systemd;
 //! - [`table`], [`units`], [`paint`]: for people;
 //! - [`cli`], [`command`], [`error`]: the program.
 
@@ -29,6 +30,7 @@ pub mod event_watch;
 pub mod finding;
 pub mod group;
 pub mod keyed;
+pub mod metrics;
 pub mod page;
 pub mod pageflags;
 pub mod paint;
@@ -43,5 +45,6 @@ pub mod snapshot;
 pub mod system;
 pub mod table;
 pub mod tree;
+pub mod unit_file;
 pub mod units;
 pub mod worker;

@@ -90,7 +90,8 @@ fn sentence(target: &Target, outcome: Outcome) -> String {
         ..
     } = target;
     let became = match outcome {
-        Outcome::Restored(to) => format!("restored to frame {to:#x}"),
+        Outcome::Restored(Some(to)) => format!("restored to frame {to:#x}"),
+        Outcome::Restored(None) => "restored; it is mapped when it is touched".into(),
         Outcome::Lost => "LOST; the next one to touch it is killed".into(),
         Outcome::Dropped => "dropped; it is read again when it is needed".into(),
         Outcome::Unharmed => "left alone".into(),

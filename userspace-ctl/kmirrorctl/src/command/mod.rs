@@ -13,11 +13,13 @@ use std::io::{self, Write};
 
 mod doctor;
 mod events;
+mod exporter;
 mod inject;
 mod manual;
 mod region;
 mod settings;
 mod status;
+mod unit;
 
 /// What all commands are given.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Events(args) => events::run(&cx, args),
         Command::Doctor(args) => doctor::run(&cx, args),
         Command::Inject(args) => inject::run(&cx, args),
+        Command::Exporter(args) => exporter::run(&cx, args),
+        Command::Unit(args) => unit::run(&cx, args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::pages(args),
     }
