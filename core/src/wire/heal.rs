@@ -66,8 +66,10 @@ impl Frames {
 /// `address` is the guest-physical address of the frame. `flags`: bit 0 *fill*: the frame holds the
 /// data afterwards, else 0. The *idle* frames are those around it that hold nothing of value, and
 /// that nobody in the guest reads or writes until the answer is there; the frame itself is idle
-/// whatever its bit says. If the page of the host is larger than 4 KiB, they are 0 afterwards and
-/// all others in it keep their contents, or nothing is done ([`Code::Neighbours`]).
+/// whatever its bit says. If the page of the host is larger than 4 KiB, it is replaced only when all
+/// frames in it are idle; they are 0 afterwards. Else nothing is done ([`Code::Neighbours`]), and
+/// the guest moves the others away with what RESCUE reads, which nobody can write any more. A page
+/// that is whole again is filled at the frame's place only.
 #[derive(Clone, Copy, Debug)]
 pub struct Heal<'a> {
     /// Guest-physical address of the frame, a multiple of 4096.
@@ -136,10 +138,10 @@ impl<'a> Heal<'a> {
 pub struct HealAnswer {
     /// Bytes of the host's page behind the frame.
     pub page_bytes: u64,
-    /// How many neighbours have kept their contents.
+    /// How many neighbours are not idle and keep what they hold; with [`Code::Neighbours`] RESCUE
+    /// can read them.
     pub kept: u64,
-    /// With [`Code::Neighbours`]: the frames that are neither idle nor readable, so that nobody can
-    /// keep them. None of them: the host does not let the service keep the others.
+    /// With [`Code::Neighbours`]: the frames that are neither idle nor readable any more.
     pub lost: Frames,
 }
 

@@ -17,10 +17,8 @@ pub mod features {
     pub const HEAL: u64 = 1 << 2;
     /// RESCUE.
     pub const RESCUE: u64 = 1 << 3;
-    /// HEAL keeps the neighbours that are in use when a host huge page is replaced.
-    pub const HEAL_KEEP: u64 = 1 << 4;
     /// All that have a meaning.
-    pub const ALL: u64 = POOL | PLACE | HEAL | RESCUE | HEAL_KEEP;
+    pub const ALL: u64 = POOL | PLACE | HEAL | RESCUE;
 }
 
 /// A request HELLO, 16 bytes after the header:
