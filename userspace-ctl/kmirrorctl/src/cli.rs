@@ -64,6 +64,8 @@ pub enum Command {
     Region(RegionArgs),
     /// Show what has happened: restored pages, lost pages, lost replicas
     Events(EventsArgs),
+    /// Watch a cgroup for a time, and draw its coverage and cost
+    Plot(PlotArgs),
     /// Say what is wrong with the set-up, and why a cgroup or a page is not covered
     Doctor(DoctorArgs),
     /// Break a page, as a fire drill. Kills the process if the page is not covered
@@ -168,6 +170,38 @@ pub struct EventsArgs {
     /// Go on, with a line for whatever happens
     #[arg(long, short)]
     pub follow: bool,
+}
+
+/// Of `plot`.
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// The cgroup
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<String>,
+
+    /// The picture, SVG or PNG by its name
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+
+    /// For how long, in seconds
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub time: u64,
+
+    /// Time between two samples, in milliseconds
+    ///
+    /// Each sample walks the page tables of all processes in the cgroup.
+    #[arg(long, short, value_name = "MS", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(50..=60_000))]
+    pub every: u64,
+
+    /// Keep the recording too, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub save: Option<PathBuf>,
+
+    /// Draw a recording, instead of watching
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["path", "save"])]
+    pub from: Option<PathBuf>,
 }
 
 /// Of `doctor`.

@@ -16,12 +16,14 @@
 //! - [`finding`], [`setup`], [`shortfall`], [`page`]: what is wrong with the system, a cgroup, a page,
 //!   from [`process`], [`pageflags`], [`replica_list`];
 //! - [`drill`]: breaking a page on purpose;
+//! - [`history`], [`chart`]: over time, as a picture;
 //! - [`metrics`]: for Prometheus; [`unit_file`]: from systemd;
 //! - [`table`], [`units`], [`paint`]: for people;
 //! - [`cli`], [`command`], [`error`]: the program.
 
 #![forbid(unsafe_code)]
 
+pub mod chart;
 pub mod cli;
 pub mod command;
 pub mod drill;
@@ -29,6 +31,7 @@ pub mod error;
 pub mod event_watch;
 pub mod finding;
 pub mod group;
+pub mod history;
 pub mod keyed;
 pub mod metrics;
 pub mod page;

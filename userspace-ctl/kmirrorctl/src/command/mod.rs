@@ -16,6 +16,7 @@ mod events;
 mod exporter;
 mod inject;
 mod manual;
+mod plot;
 mod region;
 mod settings;
 mod status;
@@ -48,6 +49,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Inject(args) => inject::run(&cx, args),
         Command::Exporter(args) => exporter::run(&cx, args),
         Command::Unit(args) => unit::run(&cx, args),
+        Command::Plot(args) => plot::run(&cx, args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::pages(args),
     }
