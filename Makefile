@@ -7,11 +7,11 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := modules
 
 # Taken over by the tools; `make help` tells what each is.
-export RUN FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
+export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION KEEP
 
-.PHONY: modules tools check model vm test soak demo survival bench kernel update rust-analyzer clean distclean help
+.PHONY: modules tools check model vm vm-nested test test-nested soak demo survival bench kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -28,8 +28,14 @@ model:
 vm:
 	@tools/vm $(RUN)
 
+vm-nested:
+	@tools/vm-nested $(HOST) $(GUEST)
+
 test:
 	@tools/test $(TESTS)
+
+test-nested:
+	@tools/test-nested $(TESTS)
 
 soak:
 	@tools/soak
@@ -65,12 +71,14 @@ help:
 #: make tools          kmirrorctl, its man pages and completions, in build/tools (docs/ctl.md)
 #: make demo           a guest loses memory and goes on: see for yourself
 #: make test           the tests in guests; TESTS="name..." for some of them
+#: make test-nested    the tests that need a host and memory that is really lost, in a guest in a guest
 #: make soak           random errors under random work; MINUTES=10, SEED=n, REPLAY=file
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make bench          what protection costs, in instructions; WORKLOADS="name...", MODES="mode..." (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches
 #: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
+#: make vm-nested HOST=script GUEST=script   run GUEST in a guest of the guest that runs HOST (docs/testing.md)
 #: make kernel         the patched kernel only; prints where it is
 #: make update         look for a newer point release of the kernel source
 #: make rust-analyzer  rust-project.json, for editors

@@ -11,6 +11,7 @@
 //! - [`case`], [`cases`]: what a case is; all of them;
 //! - [`rig`], [`victim`], [`memory`], [`sigbus`]: a protected victim and its memory;
 //! - [`soak`]: random errors under random work;
+//! - [`nested`]: a guest in the guest, and true machine checks;
 //! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`zram`], [`uffd`]: what the
 //!   kernel offers;
 //! - [`file`], [`wait`], [`rng`]: small helpers.
@@ -25,6 +26,7 @@ pub mod ktap;
 pub mod memory;
 pub mod mirror;
 pub mod module;
+pub mod nested;
 pub mod pagemap;
 pub mod rig;
 pub mod rng;

@@ -40,6 +40,20 @@ pub fn install() -> Result<()> {
     Ok(())
 }
 
+/// Lives on when told of broken memory that nobody has touched, for the whole process: who breaks
+/// memory is told of it, too.
+pub fn ignore() -> Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    let action = SigAction::new(
+        SigHandler::Handler(nothing),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
+    // SAFETY: The handler does nothing.
+    unsafe { sigaction(Signal::SIGBUS, &action) }.context("sigaction")?;
+    Ok(())
+}
+
 extern "C" fn handler(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: The kernel passes a valid structure, which has an address for SIGBUS.
     let (code, addr) = unsafe { ((*info).si_code, (*info).si_addr()) };

@@ -4,7 +4,7 @@
 
 use anyhow::{bail, Context, Result};
 use kmirror_selftests::case::Case;
-use kmirror_selftests::{cases, runner, soak, victim};
+use kmirror_selftests::{cases, nested, runner, soak, victim};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,7 +23,12 @@ fn real_main() -> Result<u8> {
     match args.first().map(String::as_str) {
         Some("--victim") => return victim::serve(&args[1..]).map(|()| 0),
         Some("--soak-actor") => return soak::serve(&args[1..]).map(|()| 0),
-        Some("--director") => return runner::director(&all, &args[1..]),
+        Some("--director") => {
+            let all: Vec<&Case> = all.into_iter().chain(nested::cases::all()).collect();
+            return runner::director(&all, &args[1..]);
+        }
+        // In L2 of `make test-nested`.
+        Some("--nested") => return Ok(runner::run(&nested::cases::wanted()?, 1)),
         Some("--list") => {
             all.iter().for_each(|case| println!("{}", case.name));
             return Ok(0);
@@ -31,7 +36,7 @@ fn real_main() -> Result<u8> {
         // The table of docs/testing.md.
         Some("--guards") => {
             println!("| test | it fails without |\n|---|---|");
-            for case in &all {
+            for case in all.into_iter().chain(nested::cases::all()) {
                 println!("| `{}` | {} |", case.name, case.guard);
             }
             return Ok(0);

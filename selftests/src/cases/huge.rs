@@ -41,7 +41,7 @@ const HUGE: u64 = 512;
 const POLICY: &str = "/sys/kernel/mm/transparent_hugepage";
 
 /// A victim whose memory begins with folios of `pages` each.
-fn rig(cx: &Context, name: &str, pages: u64, shared: bool) -> Result<Rig> {
+pub(crate) fn huge_rig(cx: &Context, name: &str, pages: u64, shared: bool) -> Result<Rig> {
     let mut rig = Rig::named(cx, name, 1)?;
     let addr = rig.victim.call(
         |scene, pages, shared| {
@@ -87,7 +87,7 @@ fn check_all(rig: &mut Rig, except: &[(u64, u64)]) -> Result<()> {
 }
 
 fn restore(cx: &Context) -> Result<()> {
-    let mut rig = rig(cx, "restore", HUGE, false)?;
+    let mut rig = huge_rig(cx, "restore", HUGE, false)?;
     ensure!(mapped_huge(&rig)? == 2048, "not mapped huge");
     for (page, door) in [9, 0, 511, 10].into_iter().zip(Door::ALL) {
         rig.must_restore(door, page, 1)?;
@@ -99,7 +99,7 @@ fn restore(cx: &Context) -> Result<()> {
 }
 
 fn stale(cx: &Context) -> Result<()> {
-    let mut rig = rig(cx, "stale", HUGE, false)?;
+    let mut rig = huge_rig(cx, "stale", HUGE, false)?;
     // Written through the huge mapping, which is split afterwards.
     rig.fill(3, 2)?;
     rig.victim.call(
@@ -126,7 +126,7 @@ fn stale(cx: &Context) -> Result<()> {
 }
 
 fn written(cx: &Context) -> Result<()> {
-    let mut rig = rig(cx, "written", HUGE, false)?;
+    let mut rig = huge_rig(cx, "written", HUGE, false)?;
     rig.mirror.set("interval_ms", "20")?;
     let epochs = |rig: &Rig| rig.mirror.stat("epochs");
     let seen = epochs(&rig)?;
@@ -160,7 +160,7 @@ fn written(cx: &Context) -> Result<()> {
 fn shmem(cx: &Context) -> Result<()> {
     let enabled = format!("{POLICY}/shmem_enabled");
     let _policy = file::Setting::change(&enabled, "advise")?;
-    let mut rig = rig(cx, "shmem", HUGE, true)?;
+    let mut rig = huge_rig(cx, "shmem", HUGE, true)?;
     ensure!(mapped_huge(&rig)? == 2048, "not mapped huge");
     rig.must_restore(Door::Fail, 9, 1)?;
     rig.must_restore(Door::Mce, 10, 1)?;
@@ -180,7 +180,7 @@ fn mthp(cx: &Context) -> Result<()> {
     let huge = format!("{POLICY}/hugepages-2048kB/enabled");
     let _small = file::Setting::change(&enabled, "madvise")?;
     let _large = file::Setting::change(&huge, "never")?;
-    let mut rig = rig(cx, "mthp", HUGE, false)?;
+    let mut rig = huge_rig(cx, "mthp", HUGE, false)?;
     ensure!(mapped_huge(&rig)? == 0, "mapped huge");
 
     // Of one folio: a page written, its neighbours not.

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's own test of memory failure, with kmirror loaded and nothing protected.
+//! Tests that are the kernel's own: of memory failure, with kmirror loaded and nothing protected, and of
+//! the doorbell that patches/kvm adds to KVM.
 
+use super::kvm::need_kvm;
 use crate::case::{skip, Case, Context};
 use crate::module;
 use crate::zram::Zram;
@@ -10,11 +12,18 @@ use nix::mount::{mount, umount, MsFlags};
 use std::path::PathBuf;
 use std::process::Command;
 
-pub(super) const CASES: &[Case] = &[Case::new(
-    "kernel_memory_failure",
-    "what memory_failure() does for a page that is not mirrored is unchanged",
-    unchanged,
-)];
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "kernel_memory_failure",
+        "what memory_failure() does for a page that is not mirrored is unchanged",
+        unchanged,
+    ),
+    Case::new(
+        "kernel_kvm_doorbell",
+        "the hypercall of patches/kvm rings ioeventfds, and answers -KVM_ENOSYS to all else",
+        doorbell,
+    ),
+];
 
 /// A mounted file system of its own; the test's page cache cases need one that is not tmpfs.
 struct Mount {
@@ -68,5 +77,20 @@ fn unchanged(_: &Context) -> Result<()> {
     ensure!(!text.contains("# SKIP"), "some of it was skipped");
     // Three kinds of pages, broken hard and soft.
     ensure!(results("ok ") == 6, "{} results, not 6", results("ok "));
+    Ok(())
+}
+
+fn doorbell(_: &Context) -> Result<()> {
+    let Ok(program) = module::find("kmirror_kick_test") else {
+        skip!("kmirror_kick_test was not built: no kernel source with patches/kvm");
+    };
+    need_kvm()?;
+    let run = Command::new(program.canonicalize()?).output()?;
+    let text = String::from_utf8_lossy(&run.stdout);
+    println!("{text}{}", String::from_utf8_lossy(&run.stderr));
+    let results = |word: &str| text.lines().filter(|line| line.starts_with(word)).count();
+    ensure!(run.status.success(), "it ended with {}", run.status);
+    ensure!(results("not ok") == 0, "some of it failed");
+    ensure!(results("ok ") == 5, "{} results, not 5", results("ok "));
     Ok(())
 }

@@ -35,7 +35,8 @@ const PROGRAM: [u8; 6] = [0xa2, 0x00, 0x20, 0xf4, 0xeb, 0xfa];
 /// In the victim.
 static GUEST: Mutex<Option<(VmFd, VcpuFd)>> = Mutex::new(None);
 
-fn need_kvm() -> Result<()> {
+/// Skips the test if no virtual machine can be had.
+pub(super) fn need_kvm() -> Result<()> {
     for name in ["kvm_amd", "kvm_intel"] {
         module::probe(name);
     }

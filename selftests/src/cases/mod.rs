@@ -11,7 +11,7 @@ mod direct_io;
 mod dirty_file;
 mod fork;
 mod host;
-mod huge;
+pub(crate) mod huge;
 mod hugetlb;
 mod kernel;
 mod ksm;

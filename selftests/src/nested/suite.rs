@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One boot of L2, and the cases that it runs; in L1.
+
+use super::agent::Agent;
+use super::l2::{place, L2};
+use crate::file;
+use anyhow::{bail, Context, Result};
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A kind of L2, and what is tested in it.
+#[derive(Debug)]
+pub struct Suite {
+    /// What it is called.
+    pub name: &'static str,
+    /// The options of l2-start.
+    pub options: &'static [&'static str],
+    /// Names of cases.
+    pub cases: &'static [&'static str],
+    /// Seconds after which it has failed.
+    pub limit: u64,
+}
+
+/// Has L2's kernel print each record of a machine check.
+const RECORDS: &str = "tp_printk trace_event=mce:mce_record";
+
+/// All of them.
+pub const ALL: &[Suite] = &[
+    Suite {
+        name: "small_pages",
+        options: &["-c", "2", "-a", RECORDS],
+        cases: &[
+            "mce_required",
+            "mce_optional",
+            "mce_unprotected",
+            "mce_stale",
+            "mce_replica",
+            "mce_hundred",
+            "mce_save",
+            "mce_system_call",
+        ],
+        limit: 400,
+    },
+    Suite {
+        name: "huge_pages",
+        options: &["-b", "huge", "-m", "640"],
+        cases: &["mce_huge_backing"],
+        limit: 300,
+    },
+];
+
+impl Suite {
+    /// The cases that these names mean, be they names of suites or of cases; all of them if there are none.
+    pub fn chosen(&self, names: &[String]) -> Vec<&'static str> {
+        let named = |case: &str| names.iter().any(|name| name == case || name == self.name);
+        let cases = self.cases.iter().copied();
+        cases
+            .filter(|case| names.is_empty() || named(case))
+            .collect()
+    }
+
+    /// Runs `cases` of it, and copies what it says, as a subtest of KTAP. Whether nothing failed.
+    pub fn run(&self, cases: &[&str]) -> Result<bool> {
+        super::kvm::count_hypercalls()?;
+        let l2 = L2::start(self.options)?;
+        let pid = l2.qemu();
+        let port = UnixStream::connect(place("L2_PORT")?).context("the port of L2")?;
+        // Ends with QEMU, when it has shown everything.
+        let mut tail = Command::new("tail")
+            .args(["-n", "+1", "-f", &format!("--pid={pid}")])
+            .arg(place("L2_LOG")?)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("tail")?;
+        let said = tail.stdout.take().context("tail says nothing")?;
+        let copier = std::thread::spawn(move || {
+            for line in BufReader::new(said).split(b'\n').map_while(Result::ok) {
+                println!("  {}", String::from_utf8_lossy(&line).trim_end());
+            }
+        });
+        let ended = Agent::new(l2, cases).serve(port, Duration::from_secs(self.limit))?;
+        if !ended {
+            println!("# {}: L2 has not ended after {} s", self.name, self.limit);
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(i32::try_from(pid)?),
+                nix::sys::signal::Signal::SIGKILL,
+            )?;
+        }
+        tail.wait()?;
+        if copier.join().is_err() {
+            bail!("what L2 says cannot be copied");
+        }
+        let status = file::read(place("L2_DIR")?.join("status"))?;
+        let status = status.lines().find_map(|line| line.strip_prefix("ended "));
+        if status.is_none() {
+            println!(
+                "# {}: L2 has died; the last lines of its console:",
+                self.name
+            );
+            let console = file::read(place("L2_CONSOLE")?)?;
+            let lines: Vec<&str> = console.lines().collect();
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                println!("# {line}");
+            }
+        }
+        // Skipped altogether is not failed.
+        Ok(ended && matches!(status, Some("0" | "4")))
+    }
+}
