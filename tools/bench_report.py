@@ -35,7 +35,15 @@ ORDER = (
     "seq-read seq-write stress-write moving-write suite commands sqlite-create sqlite-insert sqlite-select sqlite-update "
     "sqlite-delete nginx compile redis redis-read redis-bgsave pgbench caddy stress-ng"
 ).split()
-COLOURS = {"off": "#9bb7a5", "tracked-1000": "#3a8f5c", "tracked-100": "#e3a23a"}
+COLOURS = {
+    "off": "#9bb7a5",
+    "tracked-1000": "#3a8f5c",
+    "tracked-100": "#e3a23a",
+    "pagemap-scan-1000": "#7aa6c2",
+    "pagemap-scan-100": "#2f6690",
+    "soft-dirty-1000": "#b9a7d0",
+    "soft-dirty-100": "#6b4e9b",
+}
 KMEMVISOR_COLOUR = "#8c2d3f"
 
 
@@ -63,7 +71,7 @@ def place(key):
 def figures(row, base):
     """What the table says of a row."""
     result = {"slowdown": row["ns"] / row["units"] / base if base else None}
-    if "epochs" in row:
+    if "coverage" in row:
         # Copies count many instructions for what a real CPU does in one: what the same bytes cost in memcpy().
         copied = row["copied"] * 4096
         bandwidth = row["on"]["memcpy_bytes_per_s"] if "memcpy_bytes_per_s" in row["on"] else None
@@ -77,6 +85,8 @@ def figures(row, base):
             "worst": row["coverage"]["worst"] / 1e6,
             "replica": row["replica"] / 2**20,
         }
+    elif "rounds" in row:
+        result |= {"worker": row["worker_ns"] / row["ns"], "copied": row["copied"] / max(1, row["rounds"])}
     return result
 
 
@@ -99,12 +109,14 @@ def table(rows):
         if row["mode"] == "absent":
             continue
         slow = f"{of['slowdown']:.4f}" if of["slowdown"] else "-"
-        theirs = f"{KMEMVISOR[row['workload']]:.2f}" if row["workload"] in KMEMVISOR and row["mode"] != "off" else ""
+        theirs = f"{KMEMVISOR[row['workload']]:.2f}" if row["workload"] in KMEMVISOR and "tracked" in row["mode"] else ""
         line = f"{row['workload']:<15}{row['mode']:<14}{slow:>10}{theirs:>10}"
         if "coverage" in of:
             native = f"{100 * of['memcpy']:.2f}" if of["memcpy"] is not None else "-"
             line += f"{100 * of['worker']:>9.2f}{100 * of['scan']:>8.2f}{100 * of['copy']:>8.2f}{native:>8}{of['copied']:>8.0f}"
             line += f"{100 * of['coverage']:>10.3f}{100 * of['worst']:>9.3f}{of['replica']:>10.1f}"
+        elif "worker" in of:
+            line += f"{100 * of['worker']:>9.2f}{'':>24}{of['copied']:>8.0f}"
         lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
 
@@ -150,7 +162,7 @@ def slowdowns(rows, folder):
     # The first row need not have all of them.
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[mode]) for mode in series]
     handles.append(plt.Rectangle((0, 0), 1, 1, color=KMEMVISOR_COLOUR))
-    axes.legend(handles, [*series, "kMemvisor, as it reported"], loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.5 / len(names)), ncols=4, fontsize=8)
+    axes.legend(handles, [*series, "kMemvisor, as it reported"], loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.5 / len(names)), ncols=3, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, folder, "slowdown")
 

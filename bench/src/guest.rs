@@ -3,6 +3,7 @@
 //! The driver: measures workloads, each under every mode, one JSON line for each on the port.
 
 use crate::mode::Mode;
+use crate::peer::Kind;
 use crate::settings;
 use crate::tenant::{Done, Tenant};
 use crate::window::{cover, Coverage, Effort, Meter};
@@ -10,9 +11,12 @@ use anyhow::{Context, Result};
 use kmirror_selftests::cgroup::Cgroup;
 use kmirror_selftests::mirror::Mirror;
 use kmirror_selftests::{file, module};
+use nix::time::{clock_gettime, ClockId};
+use nix::unistd::Pid;
 use serde::Serialize;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Where the host listens.
@@ -28,7 +32,25 @@ struct Row {
     units: u64,
     ns: u64,
     #[serde(flatten)]
-    tracked: Option<Tracked>,
+    extra: Option<Extra>,
+}
+
+/// What is told besides.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Extra {
+    Tracked(Box<Tracked>),
+    Peer(Peer),
+}
+
+/// What there is to tell of a tracker outside.
+#[derive(Debug, Serialize)]
+struct Peer {
+    interval_ms: u64,
+    rounds: u64,
+    /// Pages copied in the window, and CPU time taken for finding and copying them.
+    copied: u64,
+    worker_ns: u64,
 }
 
 /// What there is to tell of kmirror.
@@ -91,17 +113,22 @@ fn provide(mode: Mode) -> Result<()> {
 /// One workload under one mode, from its start to its end.
 fn one(workload: &str, mode: Mode) -> Result<Row> {
     let cgroup = Cgroup::at("/").child("bench")?;
-    let mut tenant = Tenant::start(workload, cgroup)?;
-    let (done, tracked) = match mode.interval() {
-        None => {
+    let register = matches!(mode, Mode::Peer(Kind::PagemapScan, _));
+    let mut tenant = Tenant::start(workload, cgroup, register)?;
+    let (done, extra) = match (mode, mode.interval()) {
+        (_, None) => {
             let window = Duration::from_millis(settings::number("window_ms")?);
             // Whatever is only done the first time.
             tenant.work(window / 4)?;
             (tenant.work(window)?, None)
         }
-        Some(interval) => {
+        (Mode::Peer(kind, _), Some(interval)) => {
+            let (done, peer) = rounds(&mut tenant, kind, interval)?;
+            (done, Some(Extra::Peer(peer)))
+        }
+        (_, Some(interval)) => {
             let (done, tracked) = epochs(&mut tenant, interval)?;
-            (done, Some(tracked))
+            (done, Some(Extra::Tracked(Box::new(tracked))))
         }
     };
     tenant.stop()?;
@@ -110,20 +137,14 @@ fn one(workload: &str, mode: Mode) -> Result<Row> {
         mode: mode.to_string(),
         units: done.units,
         ns: u64::try_from(done.time.as_nanos())?,
-        tracked,
+        extra,
     })
 }
 
 /// A window of whole epochs, after some in which everything takes its usual course.
 fn epochs(tenant: &mut Tenant, interval: Duration) -> Result<(Done, Tracked)> {
     let settle: u64 = settings::number("settle")?;
-    let count: u32 = settings::number("epochs")?;
-    // The shorter the epoch, the more of them fit into a window.
-    let count = if interval.as_millis() < 500 {
-        3 * count
-    } else {
-        count
-    };
+    let count = window_epochs(interval)?;
     let mirror = Mirror::of(tenant.cgroup());
     mirror.set("interval_ms", &interval.as_millis().to_string())?;
     mirror.set("mode", "tracked")?;
@@ -145,4 +166,49 @@ fn epochs(tenant: &mut Tenant, interval: Duration) -> Result<(Done, Tracked)> {
     };
     meter.mirror().set("mode", "off")?;
     Ok((done, tracked))
+}
+
+/// Epochs of a window.
+fn window_epochs(interval: Duration) -> Result<u32> {
+    let count: u32 = settings::number("epochs")?;
+    // The shorter the epoch, the more of them fit into a window.
+    Ok(if interval.as_millis() < 500 {
+        3 * count
+    } else {
+        count
+    })
+}
+
+/// The same with a tracker outside.
+fn rounds(tenant: &mut Tenant, kind: Kind, interval: Duration) -> Result<(Done, Peer)> {
+    let settle: u64 = settings::number("settle")?;
+    let ms = u64::try_from(interval.as_millis())?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["track", kind.name()])
+        .arg(tenant.cgroup().path())
+        .arg(ms.to_string())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    let mut copied = 0;
+    for _ in 0..settle {
+        tenant.work(interval)?;
+        copied = lines.next().context("the tracker has ended")??.parse()?;
+    }
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(child.id())?))?;
+    let before = Duration::from(clock_gettime(clock)?);
+    let done = tenant.work(interval * window_epochs(interval)?)?;
+    let worker = Duration::from(clock_gettime(clock)?) - before;
+    child.kill()?;
+    child.wait()?;
+    let said: Vec<u64> = lines
+        .map(|line| Ok(line?.parse()?))
+        .collect::<Result<_>>()?;
+    let peer = Peer {
+        interval_ms: ms,
+        rounds: said.len() as u64,
+        copied: said.last().context("no round in the window")? - copied,
+        worker_ns: u64::try_from(worker.as_nanos())?,
+    };
+    Ok((done, peer))
 }

@@ -3,12 +3,14 @@
 //! What runs in the guest of `make bench`; see docs/bench.md.
 //!
 //! ```text
-//! bench guest              measures what the kernel's command line names, and tells the host
-//! bench work NAME CGROUP   a workload; started by the former, moves itself into that cgroup
+//! bench guest                  measures what the kernel's command line names, and tells the host
+//! bench work NAME CGROUP       a workload; started by the former, moves itself into that cgroup
+//! bench track KIND CGROUP MS   a tracker of another kind, to compare with
 //! ```
 
 mod guest;
 mod mode;
+mod peer;
 mod settings;
 mod tenant;
 mod window;
@@ -16,6 +18,7 @@ mod work;
 
 use anyhow::{bail, Result};
 use std::process::ExitCode;
+use std::time::Duration;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["guest"] => guest::run(),
         ["work", name, cgroup] => work::run(name, cgroup.as_ref()),
+        ["track", kind, cgroup, ms] => track(kind, cgroup, ms),
         _ => usage(),
     };
     match result {
@@ -34,6 +38,11 @@ fn main() -> ExitCode {
     }
 }
 
+fn track(kind: &str, cgroup: &str, ms: &str) -> Result<()> {
+    let interval = Duration::from_millis(ms.parse()?);
+    peer::run(peer::Kind::parse(kind)?, cgroup, interval)
+}
+
 fn usage() -> Result<()> {
-    bail!("bench guest | work NAME CGROUP")
+    bail!("bench guest | work NAME CGROUP | track KIND CGROUP MS")
 }

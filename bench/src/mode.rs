@@ -2,6 +2,7 @@
 
 //! Under what a workload is measured.
 
+use crate::peer::Kind;
 use anyhow::{bail, Context, Result};
 use std::fmt;
 use std::time::Duration;
@@ -15,30 +16,33 @@ pub(crate) enum Mode {
     Off,
     /// kmirror, with epochs of so many milliseconds.
     Tracked(u32),
+    /// No kmirror, but a program that copies in such intervals.
+    Peer(Kind, u32),
 }
 
 impl Mode {
     /// By its name in settings and results.
     pub(crate) fn parse(name: &str) -> Result<Self> {
         let interval = |ms: &str| ms.parse().with_context(|| format!("mode {name}"));
-        Ok(match name.split_once('-') {
+        Ok(match name.rsplit_once('-') {
             None if name == "absent" => Self::Absent,
             None if name == "off" => Self::Off,
             Some(("tracked", ms)) => Self::Tracked(interval(ms)?),
-            _ => bail!("there is no mode {name}"),
+            Some((kind, ms)) => Self::Peer(Kind::parse(kind)?, interval(ms)?),
+            None => bail!("there is no mode {name}"),
         })
     }
 
     /// Whether kmirror.ko has to be there.
     pub(crate) fn needs_module(self) -> bool {
-        !matches!(self, Self::Absent)
+        matches!(self, Self::Off | Self::Tracked(_))
     }
 
     /// Length of an epoch, if there are any.
     pub(crate) fn interval(self) -> Option<Duration> {
         match self {
             Self::Absent | Self::Off => None,
-            Self::Tracked(ms) => Some(Duration::from_millis(ms.into())),
+            Self::Tracked(ms) | Self::Peer(_, ms) => Some(Duration::from_millis(ms.into())),
         }
     }
 }
@@ -49,6 +53,7 @@ impl fmt::Display for Mode {
             Self::Absent => f.write_str("absent"),
             Self::Off => f.write_str("off"),
             Self::Tracked(ms) => write!(f, "tracked-{ms}"),
+            Self::Peer(kind, ms) => write!(f, "{}-{ms}", kind.name()),
         }
     }
 }

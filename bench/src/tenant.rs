@@ -8,6 +8,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+/// Set in the environment of a workload that should register its memory with userfaultfd.
+pub(crate) const REGISTER: &str = "BENCH_REGISTER";
+
 /// What was done in a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Done {
@@ -28,8 +31,12 @@ pub(crate) struct Tenant {
 
 impl Tenant {
     /// Starts it and waits until it is ready for orders.
-    pub(crate) fn start(name: &str, cgroup: Cgroup) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
+    pub(crate) fn start(name: &str, cgroup: Cgroup, register: bool) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        if register {
+            command.env(REGISTER, "1");
+        }
+        let mut child = command
             .args(["work", name])
             .arg(cgroup.file("cgroup.procs"))
             .stdin(Stdio::piped())

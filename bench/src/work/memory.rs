@@ -4,9 +4,11 @@
 //! write, and the worst that one can do to a mirror that copies what rests.
 
 use super::Work;
+use crate::peer;
+use crate::tenant::REGISTER;
 use anyhow::Result;
 use kmirror_selftests::rng::Rng;
-use kmirror_selftests::PAGE_SIZE;
+use kmirror_selftests::{PAGE, PAGE_SIZE};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,8 +20,14 @@ const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 const PART: usize = 1024;
 
 /// Memory that is all there. Atomics, relaxed: plain loads and stores, each of which is made.
-fn memory() -> Vec<AtomicU64> {
-    (1..=(PAGES * WORDS) as u64).map(AtomicU64::new).collect()
+fn memory() -> Result<Vec<AtomicU64>> {
+    let memory: Vec<AtomicU64> = (1..=(PAGES * WORDS) as u64).map(AtomicU64::new).collect();
+    if std::env::var_os(REGISTER).is_some() {
+        let start = (memory.as_ptr().addr() as u64).next_multiple_of(PAGE);
+        // Until the process ends.
+        std::mem::forget(peer::register(start, ((PAGES - 1) * PAGE_SIZE) as u64)?);
+    }
+    Ok(memory)
 }
 
 /// Part number `turn` of memory, round and round.
@@ -35,11 +43,11 @@ pub(super) struct SequentialRead {
 }
 
 impl SequentialRead {
-    pub(super) fn new() -> Self {
-        Self {
-            memory: memory(),
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            memory: memory()?,
             turn: 0,
-        }
+        })
     }
 }
 
@@ -61,11 +69,11 @@ pub(super) struct SequentialWrite {
 }
 
 impl SequentialWrite {
-    pub(super) fn new() -> Self {
-        Self {
-            memory: memory(),
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            memory: memory()?,
             turn: 0,
-        }
+        })
     }
 }
 
@@ -86,11 +94,11 @@ pub(super) struct StressWrite {
 }
 
 impl StressWrite {
-    pub(super) fn new() -> Self {
-        Self {
-            memory: memory(),
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            memory: memory()?,
             rng: Rng::new(1),
-        }
+        })
     }
 }
 
@@ -120,11 +128,11 @@ impl MovingWrite {
     /// Passes over one part.
     const PASSES: usize = 100;
 
-    pub(super) fn new() -> Self {
-        Self {
-            memory: memory(),
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            memory: memory()?,
             turn: 0,
-        }
+        })
     }
 }
 

@@ -29,10 +29,10 @@ trait Work {
 /// Sets a workload up.
 fn make(name: &str) -> Result<Box<dyn Work>> {
     Ok(match name {
-        "seq-read" => Box::new(memory::SequentialRead::new()),
-        "seq-write" => Box::new(memory::SequentialWrite::new()),
-        "stress-write" => Box::new(memory::StressWrite::new()),
-        "moving-write" => Box::new(memory::MovingWrite::new()),
+        "seq-read" => Box::new(memory::SequentialRead::new()?),
+        "seq-write" => Box::new(memory::SequentialWrite::new()?),
+        "stress-write" => Box::new(memory::StressWrite::new()?),
+        "moving-write" => Box::new(memory::MovingWrite::new()?),
         "suite" => Box::new(shell::Suite::new()?),
         "commands" => Box::new(shell::Commands::new()?),
         "sqlite-create" => Box::new(sqlite::Sqlite::new(sqlite::Kind::Create)?),
