@@ -21,6 +21,12 @@ pub(super) const CASES: &[Case] = &[
         stale,
     ),
     Case::new(
+        "huge_second_epoch",
+        "the walk clears the flags of all pages behind a dirty huge entry that it cleans (mirror_pmd())",
+        second_epoch,
+    )
+    .limit(180),
+    Case::new(
         "huge_written",
         "a huge page that goes on being written is mapped by PTEs; one that is read stays huge",
         written,
@@ -30,6 +36,12 @@ pub(super) const CASES: &[Case] = &[
         "the same for a huge page of shared memory",
         shmem,
     ),
+    Case::new(
+        "huge_shmem_stale",
+        "one store through a huge mapping of shared memory: the split of it clears the flags (__split_huge_pmd_locked())",
+        shmem_stale,
+    )
+    .limit(180),
     Case::new(
         "mthp",
         "each page of a large folio that PTEs map has a dirty bit and a flag of its own",
@@ -125,6 +137,22 @@ fn stale(cx: &Context) -> Result<()> {
     check_all(&mut rig, &[(3, 2), (9, 2)])
 }
 
+/// Written, copied and written again, mapped huge all the time.
+fn second_epoch(cx: &Context) -> Result<()> {
+    let enabled = format!("{POLICY}/shmem_enabled");
+    let _policy = file::Setting::change(&enabled, "advise")?;
+    for (name, shared) in [("private", false), ("shared", true)] {
+        let mut rig = huge_rig(cx, name, HUGE, shared)?;
+        rig.fill(3, 2)?;
+        rig.sync()?;
+        ensure!(mapped_huge(&rig)? == 2048, "{name}: not mapped huge");
+        rig.must_restore(Door::Fail, 3, 2)?;
+        check_all(&mut rig, &[(3, 2)])?;
+        rig.victim.end()?;
+    }
+    Ok(())
+}
+
 fn written(cx: &Context) -> Result<()> {
     let mut rig = huge_rig(cx, "written", HUGE, false)?;
     rig.mirror.set("interval_ms", "20")?;
@@ -172,6 +200,39 @@ fn shmem(cx: &Context) -> Result<()> {
     rig.must_be(21, 1)?;
     rig.must_restore(Door::Fail, 21, 1)?;
     check_all(&mut rig, &[(20, 2)])
+}
+
+/// Of a file the kernel does not split a huge mapping but drops it, and its dirty bit, which the folio
+/// has already: in the course of a restore, and long before one.
+fn shmem_stale(cx: &Context) -> Result<()> {
+    let enabled = format!("{POLICY}/shmem_enabled");
+    let _policy = file::Setting::change(&enabled, "advise")?;
+    for (name, early) in [("late", 0), ("early", 1)] {
+        let mut rig = huge_rig(cx, name, HUGE, true)?;
+        ensure!(mapped_huge(&rig)? == 2048, "not mapped huge");
+        rig.fill(20, 2)?;
+        rig.victim.call(
+            |scene, early, _| {
+                if early == 1 {
+                    // Without a store, so that no other dirty bit tells of it.
+                    scene.mem.advise(100, 1, libc::MADV_DONTNEED)?;
+                    for page in 0..HUGE {
+                        std::hint::black_box(scene.mem.load(page, 0));
+                    }
+                }
+                Ok(0)
+            },
+            early,
+            0,
+        )?;
+        rig.must_refuse(Door::Fail, 20)?;
+        rig.must_refuse(Door::Mce, 21)?;
+        rig.fill(20, 2)?;
+        rig.fill(21, 1)?;
+        check_all(&mut rig, &[(20, 2)])?;
+        rig.victim.end()?;
+    }
+    Ok(())
 }
 
 fn mthp(cx: &Context) -> Result<()> {

@@ -4,6 +4,7 @@
 
 use crate::case::{Case, Context};
 use crate::inject::{self, Door};
+use crate::memory::Seen;
 use crate::rig::Rig;
 use crate::{file, mirror};
 use anyhow::{ensure, Result};
@@ -24,6 +25,11 @@ pub(super) const CASES: &[Case] = &[
         "two_reports",
         "a frame that is retired already is left alone by a second report",
         two_reports,
+    ),
+    Case::new(
+        "two_reports_lost",
+        "the look at PageHWPoison before the hook: what was refused is not asked about again",
+        two_reports_lost,
     ),
     Case::new(
         "unprotected",
@@ -94,6 +100,37 @@ fn two_reports(cx: &Context) -> Result<()> {
             );
             page += 1;
         }
+    }
+    Ok(())
+}
+
+/// The first report finds a page that was written, and refuses it. Nobody has touched it since, so
+/// all that speaks against a second refusal is that the frame is poisoned already.
+fn two_reports_lost(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, Door::ALL.len() as u64)?;
+    for (page, first) in (0..).zip(Door::ALL) {
+        rig.fill(page, 2)?;
+        let before = rig.counters()?;
+        let old = rig.strike(first, page)?.old;
+        let lost = rig.counters()?;
+        ensure!(
+            lost.unrestorable == before.unrestorable + 1,
+            "{first}: {lost:?} after {before:?}"
+        );
+        for second in Door::ALL {
+            let door = format!("keep_{second}");
+            if let Err(error) = inject::strike(&rig.cgroup, &door, old)? {
+                let errno = error.raw_os_error();
+                ensure!(
+                    errno == Some(Errno::EHWPOISON as i32),
+                    "{first}, {door}: {error}"
+                );
+            }
+            let after = rig.counters()?;
+            ensure!(after == lost, "{first}, {door}: {after:?}, not {lost:?}");
+        }
+        let seen = rig.seen(page, 2)?;
+        ensure!(seen == Seen::Lost, "{first}: page {page} is {seen:?}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Shared memory, which is not mirrored yet. Whether it is or not, what comes back is right.
+//! Holes in shared memory, made while it is copied.
 
 use crate::case::{Case, Context};
 use crate::inject::Door;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[Case::new(
     "shmem_hole",
-    "shared memory is refused; once it is not: the folio lock around the copy",
+    "the folio lock around the copy: who punches a hole marks the folio dirty first and writes after",
     punch,
 )];
 

@@ -150,6 +150,12 @@ impl Page {
         })
     }
 
+    /// Whether these bytes may be those of the injector, with what was written on top of them since.
+    pub(super) fn is_garbage(&self, is: &Image) -> bool {
+        let now = self.now.image();
+        is.contains(&PATTERN) && (0..WORDS as usize).all(|i| is[i] == PATTERN || is[i] == now[i])
+    }
+
     /// For sending.
     pub(super) fn encode(&self, out: &mut Vec<u64>) {
         self.now.encode(out);
@@ -205,6 +211,20 @@ mod tests {
         page.older.clear();
         page.write((0, 1, 4), true);
         assert!(!page.is_from_disk(&first) && !page.is_from_disk(&torn));
+    }
+
+    #[test]
+    fn what_an_injector_leaves() {
+        let mut page = Page::of(1);
+        let old = page.now.image();
+        page.write((10, 100, 2), false);
+        let mut is = [PATTERN; WORDS as usize];
+        assert!(page.is_garbage(&is));
+        is[10..110].copy_from_slice(&words(2, 10, 100));
+        assert!(page.is_garbage(&is));
+        is[20] = old[20];
+        assert!(!page.is_garbage(&is), "no older word");
+        assert!(!page.is_garbage(&page.now.image()));
     }
 
     #[test]

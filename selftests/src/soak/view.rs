@@ -3,7 +3,7 @@
 //! An area as a process has it mapped: looking at its pages, writing them, and repairing what an
 //! error has left.
 
-use super::content::{words, Content, Image, Page, PATTERN};
+use super::content::{words, Content, Image, Page};
 use super::kind::Kind;
 use super::lost::{self, watch, Met};
 use super::wire::What;
@@ -174,7 +174,7 @@ impl View {
             self.repair(page, &may.now)?;
             return Ok(Some(What::Older));
         }
-        if is.iter().all(|&word| word == PATTERN) {
+        if may.is_garbage(is) {
             let len = self.kind.unit() * PAGE;
             let at = self.mem.addr(page) & !(len - 1);
             lost::drop_page(at, len, self.kind.is_shared())?;
