@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Taken over by the tools; `make help` tells what each is.
 export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
-export TRIALS TRIALS_PER_CLASS CLASSES SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
+export TRIALS TRIALS_PER_CLASS CLASSES WITHOUT SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION KEEP
 
 .PHONY: modules tools check model vm vm-nested test test-nested soak demo survival bench kernel update rust-analyzer clean distclean help
@@ -72,7 +72,7 @@ help:
 #: make demo           a guest loses memory and goes on: see for yourself
 #: make test           the tests in guests; TESTS="name..." for some of them
 #: make test-nested    the tests that need a host and memory that is really lost, in a guest in a guest
-#: make soak           random errors under random work; MINUTES=10, SEED=n, REPLAY=file
+#: make soak           random errors under random work; MINUTES=10, SEED=n, JOBS=1 guests at a time, REPLAY=file
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make bench          what protection costs, in instructions; WORKLOADS="name...", MODES="mode..." (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches
@@ -87,8 +87,8 @@ help:
 #: For all of them   KDIR=tree  your own configured and built 7.3 tree with the patches, instead of the project's
 #:                   DEBUG=1    the kernel with KASAN, lockdep and checks of pages and locks
 #: For guests        FILES="..." more for /kmirror, MEM=2G, CPUS=2, APPEND="kernel parameters", TIMEOUT=300 (seconds)
-#: For survival      TRIALS=200 random frames, TRIALS_PER_CLASS=0 at least of each owner, SEED=1, JOBS=1 at a time,
-#:                   RESUME=1 go on with the machine and the results of the last run
+#: For survival      TRIALS=200 random frames, TRIALS_PER_CLASS=0 at least of each owner, WITHOUT=n of these without
+#:                   kmirror too (all), SEED=1, JOBS=1 at a time, RESUME=1 go on with the machine and the results of the last run
 #: make itself exits with 2 whatever failed; tools/vm and the others, called directly, with a status of their own.
 #:
 #: From outside      KMIRROR_CACHE (default ~/.cache/kmirror), DEBIAN_MIRROR (default: as the host's apt)

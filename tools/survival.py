@@ -381,9 +381,13 @@ def main():
             done = [json.loads(line) for line in file]
     have = {(one["pfn"], one["mode"]) for one in done}
     jobs = queue.SimpleQueue()
+    # Without kmirror the outcome is known sooner: of each class only so many frames break there too.
+    without = {}
     for pfn, ticks, uniform in todo:
+        letter = classes[pfn]
+        without[letter] = without.get(letter, 0) + 1
         for mode in ("tracked", "off"):
-            if (pfn, mode) not in have:
+            if (pfn, mode) not in have and (mode == "tracked" or without[letter] <= int(env["WITHOUT"])):
                 jobs.put((pfn, ticks, uniform, mode))
     total = jobs.qsize()
     say(f"{total} trials, {len(have)} already made")

@@ -200,8 +200,9 @@ def table(result):
     wholes = {"": ("whole machine", 1), "_uniform": ("  uniform draws only", 1), "_outside": ("  but for the region", 1 - region)}
     for suffix, (name, of_all) in wholes.items():
         figures = [result[mode][key + suffix] for key in ("unharmed", "kept") for mode in MODES]
-        trials = figures[0]["trials"] if figures[0] else 0
-        row(name, f"{100 * of_all:.1f}", str(trials), *[percent(figure) for figure in figures])
+        made = [figure["trials"] if figure else 0 for figure in figures[:2]]
+        trials = str(made[0]) if made[0] == made[1] else f"{made[0]}/{made[1]}"
+        row(name, f"{100 * of_all:.1f}", trials, *[percent(figure) for figure in figures])
     lines.append("")
     row("with kmirror", "current, %", "", "trials", "nothing lost", "trials", "nothing lost")
     row("", "", "", "on current", "of current, %", "on others", "of others, %")
@@ -267,7 +268,8 @@ def picture(result):
             if total:
                 text = f"{100 * by_mode[mode]['kept'] / total:.0f} %"
                 out.append(f'<text x="{left + width + 8}" y="{at + 11}">{text}</text>')
-    foot = f'{result["tracked"]["unharmed"]["trials"]} frames, each broken twice: with kmirror, and in the same machine without'
+    made = {mode: result[mode]["unharmed"]["trials"] for mode in MODES}
+    foot = f'{made["tracked"]} frames broken with kmirror, {made["off"]} in the same machine without'
     out.append(f'<text x="16" y="{height - 10}" fill="#777" font-size="11">{foot}</text>')
     out.append("</svg>")
     return "\n".join(out) + "\n"
