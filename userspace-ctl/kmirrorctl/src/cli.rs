@@ -52,6 +52,8 @@ Exit status:
 pub enum Command {
     /// Show the region and what is covered
     Status(StatusArgs),
+    /// Watch coverage, copies and cost, live
+    Top(TopArgs),
     /// Protect a cgroup and all below it
     On(OnArgs),
     /// Stop protecting a cgroup, and drop its replicas
@@ -98,6 +100,25 @@ pub struct StatusArgs {
     /// Also cgroups that were left alone
     #[arg(long, short)]
     pub all: bool,
+}
+
+/// Of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Only this cgroup and those below it
+    #[arg(value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<String>,
+
+    /// Time between two looks, in milliseconds
+    ///
+    /// Each look walks the page tables of all protected processes.
+    #[arg(long, short = 'd', value_name = "MS", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub delay: u64,
+
+    /// Print so many looks as text (or, with --json, one line of JSON each), and end
+    #[arg(long, short = 'n', value_name = "COUNT")]
+    pub iterations: Option<u64>,
 }
 
 /// Of `on`.

@@ -16,6 +16,7 @@
 //! - [`finding`], [`setup`], [`shortfall`], [`page`]: what is wrong with the system, a cgroup, a page,
 //!   from [`process`], [`pageflags`], [`replica_list`];
 //! - [`drill`]: breaking a page on purpose;
+//! - live: [`top`];
 //! - [`history`], [`chart`]: over time, as a picture;
 //! - [`metrics`]: for Prometheus; [`unit_file`]: from systemd;
 //! - [`table`], [`units`], [`paint`]: for people;
@@ -47,6 +48,7 @@ pub mod shortfall;
 pub mod snapshot;
 pub mod system;
 pub mod table;
+pub mod top;
 pub mod tree;
 pub mod unit_file;
 pub mod units;

@@ -20,7 +20,10 @@ mod plot;
 mod region;
 mod settings;
 mod status;
+mod top;
 mod unit;
+
+pub(crate) use events::sentence;
 
 /// What all commands are given.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     };
     match &cli.command {
         Command::Status(args) => status::run(&cx, args),
+        Command::Top(args) => top::run(&cx, args),
         Command::On(args) => settings::on(&cx, args),
         Command::Off(args) => settings::off(&cx, args),
         Command::Set(args) => settings::set(&cx, args),
