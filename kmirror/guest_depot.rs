@@ -3,6 +3,7 @@
 //! The mirror region: replicas in the guest's own memory.
 
 use crate::{depot::Depot, frames::Frames, shelf::Shelf, tenants::Owners};
+use core::ops::Range;
 use kernel::prelude::*;
 use kernel_ext::{
     memory_mirror::{self, Primary, Target},
@@ -73,9 +74,22 @@ impl GuestDepot {
             .map_err(|_| ENOMEM)
     }
 
-    /// Takes out the block with the fewest replicas, which are dropped.
-    pub(crate) fn detach(&mut self, owners: &mut Owners) -> Option<Block<Frames>> {
-        let number = self.shelf.emptiest()?;
+    /// The block with the fewest replicas.
+    pub(crate) fn emptiest(&self) -> Option<u32> {
+        self.shelf.emptiest()
+    }
+
+    /// A block that is in these frames, whole or in part.
+    pub(crate) fn block_in(&self, frames: &Range<usize>) -> Option<u32> {
+        let at = self
+            .by_frame
+            .partition_point(|&(first, _)| first + SLOTS_PER_BLOCK <= frames.start);
+        let &(first, number) = self.by_frame.get(at)?;
+        (first < frames.end).then_some(number)
+    }
+
+    /// Takes out a block, whose replicas are dropped.
+    pub(crate) fn detach(&mut self, owners: &mut Owners, number: u32) -> Option<Block<Frames>> {
         let block = self.shelf.replicas(owners).evacuate(number, |pfn| {
             memory_mirror::clear_mirrored(pfn as usize);
         })?;

@@ -19,7 +19,7 @@
 //! - [`host`]: the host's service; [`host_queue`]: one question to it; [`host_link`]: the thread that
 //!   keeps it up; [`host_place`]: where the region is on the host
 //! - [`heal`]: a broken frame comes back into use
-//! - [`recovery`]: what is done when memory is lost
+//! - [`recovery`]: what is done when memory is lost; [`retreat`]: when others need the region's more
 //! - [`cgroup_dir`], [`region_dir`], [`root_dir`]: sysfs, below `/sys/kernel/kmirror`
 //!
 //! The rules by which a replica is current are the kernel's: see mm/memory_mirror.c. The module
@@ -43,7 +43,8 @@
 //! ```
 //!
 //! The device's lock, which the kernel holds when the service's device comes and goes, is taken
-//! before `host`. `resize`, of one who changes the size of the region, comes before `store`.
+//! before `host`. `resize`, of one who changes the size of the region, comes before `store`, and
+//! after the kernel's lock of memory that goes offline. When memory has run out, `store` is only tried.
 //!
 //! `mf_mutex` and `mirror_sem`, which the kernel holds when it asks for a replica, come before
 //! `tree`. A thread never takes `control` or `worker`, so it can be waited for under them. None of
@@ -68,6 +69,7 @@ mod recovery;
 mod region_dir;
 mod replica;
 mod resize;
+mod retreat;
 mod root_dir;
 mod shelf;
 mod store;
@@ -84,6 +86,7 @@ use crate::{
     host_link::HostLink,
     recovery::{Latent, Recovery},
     region_dir::RegionDir,
+    retreat::{LastResort, Offline},
     root_dir::RootDir,
     store::Store, //
 };
@@ -96,8 +99,10 @@ use kernel_ext::{
     cgroup::Lifetime,
     kobject::{Dir, Parent},
     mce::DecodeChain,
+    memory_hotplug::MemoryChain,
     memory_mirror,
     notifier,
+    oom::OomChain,
     virtio, //
 };
 use kmirror_core::{ParseError, RegionSpec};
@@ -136,6 +141,8 @@ pub(crate) struct Kmirror {
 /// the memory of the replicas is given back.
 struct Module {
     _latent: Pin<KBox<notifier::Registration<DecodeChain, Latent>>>,
+    _last_resort: Pin<KBox<notifier::Registration<OomChain, LastResort>>>,
+    _offline: Pin<KBox<notifier::Registration<MemoryChain, Offline>>>,
     _lifetime: Pin<KBox<notifier::Registration<Lifetime, groups::Keeper>>>,
     _replicas: Pin<KBox<debugfs::File<Arc<Kmirror>>>>,
     _debugfs: debugfs::Dir,
@@ -225,10 +232,20 @@ impl kernel::Module for Module {
             GFP_KERNEL,
         )?;
         groups::add_all(&kmirror, &root_dir.as_parent()?)?;
+        let offline = KBox::pin_init(
+            notifier::Registration::new(Offline(kmirror.clone())),
+            GFP_KERNEL,
+        )?;
+        let last_resort = KBox::pin_init(
+            notifier::Registration::new(LastResort(kmirror.clone())),
+            GFP_KERNEL,
+        )?;
         let latent = KBox::pin_init(notifier::Registration::new(Latent), GFP_KERNEL)?;
 
         Ok(Self {
             _latent: latent,
+            _last_resort: last_resort,
+            _offline: offline,
             _lifetime: lifetime,
             _replicas: replicas,
             _debugfs: debugfs,

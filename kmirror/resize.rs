@@ -41,7 +41,8 @@ impl Store {
         Ok(())
     }
 
-    fn grow(&self, host: &Host, blocks: usize) -> Result {
+    /// Makes the region larger by so many blocks, or not at all. The caller holds `resize`.
+    pub(crate) fn grow(&self, host: &Host, blocks: usize) -> Result {
         // Not to push out everybody else's memory for a request that cannot be met.
         let bytes = (blocks as u64).checked_mul(BLOCK_BYTES).ok_or(ENOMEM)?;
         if bytes > mm::available_bytes() {

@@ -17,6 +17,7 @@ use crate::{
     host_depot::HostDepot,
     tenants::{Owners, Tenant}, //
 };
+use core::ops::Range;
 use kernel::{
     fmt,
     prelude::*,
@@ -38,7 +39,14 @@ pub(crate) struct Inner {
 impl Inner {
     /// Takes the block of the region with the fewest replicas out of use.
     pub(crate) fn detach(&mut self) -> Option<Block<Frames>> {
-        self.guest.detach(&mut self.owners)
+        let number = self.guest.emptiest()?;
+        self.guest.detach(&mut self.owners, number)
+    }
+
+    /// Takes a block of the region that is in these frames out of use.
+    pub(crate) fn detach_in(&mut self, frames: &Range<usize>) -> Option<Block<Frames>> {
+        let number = self.guest.block_in(frames)?;
+        self.guest.detach(&mut self.owners, number)
     }
 
     /// Whose the replica of frame `pfn` is, in any store.

@@ -8,9 +8,11 @@
 #include <linux/highmem.h>
 #include <linux/kvm_para.h>
 #include <linux/memcontrol.h>
+#include <linux/memory.h>
 #include <linux/memory_hotplug.h>
 #include <linux/memory_mirror.h>
 #include <linux/mm.h>
+#include <linux/oom.h>
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/set_memory.h>
@@ -128,6 +130,15 @@ void kmirror_poison_page(struct page *page)
 	SetPageHWPoison(page);
 }
 
+/*
+ * Nobody but its owner looks at what is in the page, and it may go offline if
+ * its owner lets go of it when asked. Sticks until the page is freed.
+ */
+void kmirror_offline_page(struct page *page)
+{
+	__SetPageOffline(page);
+}
+
 bool kmirror_pfn_mirrored(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
@@ -168,6 +179,43 @@ u64 kmirror_pfn_cgroup_id(unsigned long pfn)
 		id = cgroup_id(memcg->css.cgroup);
 	rcu_read_unlock();
 	return id;
+}
+
+/* linux/memory.h */
+
+int kmirror_register_memory_notifier(struct notifier_block *nb)
+{
+	return register_memory_notifier(nb);
+}
+
+void kmirror_unregister_memory_notifier(struct notifier_block *nb)
+{
+	unregister_memory_notifier(nb);
+}
+
+/* Is that what the chain tells? Then, which frames. */
+bool kmirror_memory_going_offline(unsigned long action, const void *arg,
+				  unsigned long *start, unsigned long *nr)
+{
+	const struct memory_notify *notify = arg;
+
+	if (action != MEM_GOING_OFFLINE)
+		return false;
+	*start = notify->start_pfn;
+	*nr = notify->nr_pages;
+	return true;
+}
+
+/* linux/oom.h */
+
+int kmirror_register_oom_notifier(struct notifier_block *nb)
+{
+	return register_oom_notifier(nb);
+}
+
+void kmirror_unregister_oom_notifier(struct notifier_block *nb)
+{
+	unregister_oom_notifier(nb);
 }
 
 /* asm/mce.h */

@@ -7,6 +7,7 @@
 struct attribute;
 struct cgroup;
 struct mce;
+struct notifier_block;
 struct page;
 struct virtio_device;
 struct virtqueue;
@@ -29,10 +30,19 @@ unsigned long kmirror_page_to_pfn(struct page *page);
 int kmirror_copy_mc_page(struct page *to, struct page *from);
 u64 kmirror_hash_page(struct page *page);
 void kmirror_poison_page(struct page *page);
+void kmirror_offline_page(struct page *page);
 u64 kmirror_pfn_cgroup_id(unsigned long pfn);
 bool kmirror_pfn_mirrored(unsigned long pfn);
 bool kmirror_pfn_retired(unsigned long pfn);
 void kmirror_pfn_drop_mirrored(unsigned long pfn);
+
+int kmirror_register_memory_notifier(struct notifier_block *nb);
+void kmirror_unregister_memory_notifier(struct notifier_block *nb);
+bool kmirror_memory_going_offline(unsigned long action, const void *arg,
+				  unsigned long *start, unsigned long *nr);
+
+int kmirror_register_oom_notifier(struct notifier_block *nb);
+void kmirror_unregister_oom_notifier(struct notifier_block *nb);
 
 unsigned long kmirror_mce_pfn(const struct mce *mce);
 void kmirror_mce_set_handled(struct mce *mce);

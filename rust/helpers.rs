@@ -33,10 +33,23 @@ extern "C" {
         -> c_int;
     pub(crate) fn kmirror_hash_page(page: *mut bindings::page) -> u64;
     pub(crate) fn kmirror_poison_page(page: *mut bindings::page);
+    pub(crate) fn kmirror_offline_page(page: *mut bindings::page);
     pub(crate) fn kmirror_pfn_cgroup_id(pfn: c_ulong) -> u64;
     pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_retired(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_drop_mirrored(pfn: c_ulong);
+
+    pub(crate) fn kmirror_register_memory_notifier(nb: *mut bindings::notifier_block) -> c_int;
+    pub(crate) fn kmirror_unregister_memory_notifier(nb: *mut bindings::notifier_block);
+    pub(crate) fn kmirror_memory_going_offline(
+        action: c_ulong,
+        arg: *const c_void,
+        start: *mut c_ulong,
+        nr: *mut c_ulong,
+    ) -> bool;
+
+    pub(crate) fn kmirror_register_oom_notifier(nb: *mut bindings::notifier_block) -> c_int;
+    pub(crate) fn kmirror_unregister_oom_notifier(nb: *mut bindings::notifier_block);
 
     pub(crate) fn kmirror_mce_pfn(mce: *const bindings::mce) -> c_ulong;
     pub(crate) fn kmirror_mce_set_handled(mce: *mut bindings::mce);

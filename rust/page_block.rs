@@ -18,6 +18,9 @@ pub const FRAMES_PER_BLOCK: usize = 1 << ORDER;
 
 /// A block of page frames that nobody else uses, with contents of no meaning.
 ///
+/// Its pages count as `PageOffline()`: dumps and hibernation leave them out, and the memory may go
+/// offline if the block is dropped when [`GoingOffline`](crate::memory_hotplug::GoingOffline) says so.
+///
 /// # Invariants
 ///
 /// `first` is the first of [`FRAMES_PER_BLOCK`] pages with neighbouring frame numbers, the first of
@@ -49,7 +52,12 @@ impl PageBlock {
         // SAFETY: It is the first page of a fresh block of this order, not a compound page.
         unsafe { bindings::split_page(page, ORDER) };
         // INVARIANT: The allocator aligns blocks naturally, and we own what it gives.
-        Ok(Self { first })
+        let block = Self { first };
+        for frame in (0..FRAMES_PER_BLOCK).filter_map(|index| block.frame(index)) {
+            // SAFETY: The page is ours, is mapped by nobody, and has no type yet.
+            unsafe { helpers::kmirror_offline_page(frame.as_ptr()) };
+        }
+        Ok(block)
     }
 
     /// The number of the first frame, a multiple of [`FRAMES_PER_BLOCK`].

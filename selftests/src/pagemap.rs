@@ -6,6 +6,7 @@ use crate::{file, PAGE};
 use anyhow::{ensure, Context, Result};
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// KPF_HWPOISON: retired, its contents are lost.
@@ -14,6 +15,10 @@ pub const HWPOISON: u64 = 1 << 19;
 pub const KSM: u64 = 1 << 21;
 /// KPF_THP: part of a transparent huge page.
 pub const THP: u64 = 1 << 22;
+/// KPF_OFFLINE: nobody's but its owner's; here, of the mirror region.
+pub const OFFLINE: u64 = 1 << 23;
+/// KPF_MLOCKED: locked in memory.
+pub const MLOCKED: u64 = 1 << 33;
 /// KPF_MIRRORED: has a replica that the page tables can prove current.
 pub const MIRRORED: u64 = 1 << 43;
 
@@ -101,6 +106,17 @@ pub fn count_flags(flags: u64) -> Result<u64> {
             })
             .count() as u64;
     }
+}
+
+/// How many of these frames have all of `flags`.
+pub fn count_flags_in(frames: Range<u64>, flags: u64) -> Result<u64> {
+    let mut raw = vec![0; usize::try_from(frames.end - frames.start)? * 8];
+    File::open("/proc/kpageflags")
+        .and_then(|file| file.read_exact_at(&mut raw, frames.start * 8))
+        .context("/proc/kpageflags")?;
+    let words = raw.chunks_exact(8);
+    let words = words.map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+    Ok(words.filter(|word| word & flags == flags).count() as u64)
 }
 
 /// Fails if any frame of the machine still has PG_mirrored.

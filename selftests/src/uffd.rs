@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 const API: u64 = 0xaa;
 const REGISTER_MODE_MISSING: u64 = 1;
+const REGISTER_MODE_WP: u64 = 2;
 
 #[repr(C)]
 #[derive(Debug)]
@@ -57,31 +58,8 @@ pub struct Missing {
 impl Missing {
     /// A page at which everybody waits, the kernel included.
     pub fn new() -> Result<Self> {
-        // One that blocks cannot be polled.
-        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
-        // SAFETY: A system call without pointers.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-        let fd = i32::try_from(Errno::result(fd).context("userfaultfd")?)?;
-        // SAFETY: The descriptor is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let mapping = Mapping::untouched(1)?;
-
-        let mut api = Api {
-            api: API,
-            features: 0,
-            ioctls: 0,
-        };
-        let mut register = Register {
-            start: mapping.addr(0),
-            len: mapping.len() as u64,
-            mode: REGISTER_MODE_MISSING,
-            ioctls: 0,
-        };
-        // SAFETY: The structures are those that these calls fill in.
-        unsafe {
-            calls::uffdio_api(fd.as_raw_fd(), &mut api).context("UFFDIO_API")?;
-            calls::uffdio_register(fd.as_raw_fd(), &mut register).context("UFFDIO_REGISTER")?;
-        }
+        let fd = open(mapping, REGISTER_MODE_MISSING)?;
         Ok(Self { fd, mapping })
     }
 
@@ -110,4 +88,36 @@ impl Missing {
             .context("UFFDIO_ZEROPAGE")?;
         Ok(())
     }
+}
+
+/// Registers memory for every kind of fault. That lasts until the descriptor is closed.
+pub fn register(mapping: Mapping) -> Result<OwnedFd> {
+    open(mapping, REGISTER_MODE_MISSING | REGISTER_MODE_WP)
+}
+
+fn open(mapping: Mapping, mode: u64) -> Result<OwnedFd> {
+    // One that blocks cannot be polled.
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: A system call without pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
+    let fd = i32::try_from(Errno::result(fd).context("userfaultfd")?)?;
+    // SAFETY: The descriptor is new and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut api = Api {
+        api: API,
+        features: 0,
+        ioctls: 0,
+    };
+    let mut register = Register {
+        start: mapping.addr(0),
+        len: mapping.len() as u64,
+        mode,
+        ioctls: 0,
+    };
+    // SAFETY: The structures are those that these calls fill in.
+    unsafe {
+        calls::uffdio_api(fd.as_raw_fd(), &mut api).context("UFFDIO_API")?;
+        calls::uffdio_register(fd.as_raw_fd(), &mut register).context("UFFDIO_REGISTER")?;
+    }
+    Ok(fd)
 }

@@ -14,6 +14,7 @@ mod host;
 pub(crate) mod huge;
 mod hugetlb;
 mod kernel;
+mod kinds;
 mod ksm;
 mod kvm;
 mod lazyfree;
@@ -27,10 +28,12 @@ mod region;
 mod remote;
 mod replica;
 mod restore;
+mod retreat;
 mod shared;
 mod shmem;
 mod soak;
 mod store;
+mod suspend;
 mod swap;
 mod threads;
 mod unload;
@@ -39,7 +42,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 31] = [
+    let groups: [&[Case]; 34] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -54,6 +57,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         swap::CASES,
         ksm::CASES,
         mapping::CASES,
+        kinds::CASES,
         migration::CASES,
         huge::CASES,
         hugetlb::CASES,
@@ -64,6 +68,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         threads::CASES,
         members::CASES,
         bad_times::CASES,
+        suspend::CASES,
+        retreat::CASES,
         coverage::CASES,
         off::CASES,
         region::CASES,

@@ -45,6 +45,17 @@ pub const ALL: &[Suite] = &[
         limit: 400,
     },
     Suite {
+        name: "kernel_reads",
+        options: &["-c", "2"],
+        cases: &[
+            "mce_system_calls",
+            "mce_system_call_lost",
+            "mce_copy_on_write",
+            "mce_core_dump",
+        ],
+        limit: 300,
+    },
+    Suite {
         name: "huge_pages",
         options: &["-b", "huge", "-m", "640"],
         cases: &["mce_huge_backing"],

@@ -8,13 +8,20 @@ use crate::file;
 use anyhow::{Context as _, Result};
 
 mod huge;
+mod kernel_reads;
 mod mce;
 mod save;
 mod system_call;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 4] = [mce::CASES, huge::CASES, save::CASES, system_call::CASES];
+    let groups: [&[Case]; 5] = [
+        mce::CASES,
+        huge::CASES,
+        save::CASES,
+        system_call::CASES,
+        kernel_reads::CASES,
+    ];
     groups.into_iter().flatten()
 }
 
