@@ -57,3 +57,42 @@ impl fmt::Display for Mode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mode_has_the_name_it_was_asked_by() {
+        for name in [
+            "absent",
+            "off",
+            "tracked-1000",
+            "soft-dirty-100",
+            "pagemap-scan-20",
+        ] {
+            assert_eq!(Mode::parse(name).unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_mode() {
+        for name in [
+            "",
+            "tracked",
+            "tracked-",
+            "tracked-x",
+            "soft-100",
+            "off-1",
+            "-1",
+        ] {
+            assert!(Mode::parse(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_kmirror_needs_the_module() {
+        assert!(Mode::Off.needs_module() && Mode::Tracked(10).needs_module());
+        assert!(!Mode::Absent.needs_module() && !Mode::Peer(Kind::SoftDirty, 10).needs_module());
+    }
+}
