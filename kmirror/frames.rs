@@ -47,8 +47,9 @@ fn entries() -> Result<KBox<Entries>> {
 /// A block of slots whose bytes are elsewhere: only what is remembered about each.
 pub(crate) struct Records {
     entries: KBox<Entries>,
-    /// The slots for which something may be held elsewhere, a bit for each.
+    /// The slots for which something may be held elsewhere, a bit for each, and how many.
     held: [u64; SLOTS_PER_BLOCK / 64],
+    count: usize,
 }
 
 impl Backing for Records {
@@ -69,19 +70,27 @@ impl Records {
         Ok(Self {
             entries: entries()?,
             held: [0; SLOTS_PER_BLOCK / 64],
+            count: 0,
         })
     }
 
     /// Something may be held for the slot.
     pub(crate) fn hold(&mut self, index: SlotIndex) {
         let at = usize::from(index.get());
+        self.count += usize::from(!self.is_held(index));
         self.held[at / 64] |= 1 << (at % 64);
     }
 
     /// Nothing is held for the slot any more.
     pub(crate) fn forget(&mut self, index: SlotIndex) {
         let at = usize::from(index.get());
+        self.count -= usize::from(self.is_held(index));
         self.held[at / 64] &= !(1 << (at % 64));
+    }
+
+    /// How many slots something may be held for.
+    pub(crate) fn held(&self) -> usize {
+        self.count
     }
 
     /// Whether something may be held for the slot.

@@ -25,7 +25,7 @@ use kernel::{
 };
 use kernel_ext::{
     memory_mirror::{Primary, Target},
-    virtio::{Buffer, Data, Device, Driver, Queue}, //
+    virtio::{Buffer, Data, Driver, Queue}, //
 };
 use kmirror_core::wire::{self, features, Code, Hello, HelloAnswer, Kind};
 
@@ -53,7 +53,6 @@ impl Session {
 
 #[derive(Default)]
 struct State {
-    device: Option<Device>,
     queue: Option<Arc<HostQueue>>,
     session: Option<Session>,
     /// What is known about where the region is.
@@ -148,14 +147,6 @@ impl Host {
                 .changed
                 .wait_interruptible_timeout(&mut state, msecs_to_jiffies(100));
             left -= 1;
-        }
-    }
-
-    /// Takes the device whose queue is broken through a reset.
-    pub(crate) fn reset_device(&self) {
-        let device = self.state.lock().device.take();
-        if let Some(device) = device {
-            device.reprobe();
         }
     }
 
@@ -340,7 +331,7 @@ impl Driver for HostDriver {
     const NAME: &'static CStr = c"kmirror";
     const ID: u32 = wire::VIRTIO_ID;
 
-    fn probe(&self, device: Device, config: &[u8; 16], queue: Arc<Queue>) -> Result {
+    fn probe(&self, config: &[u8; 16], queue: Arc<Queue>) -> Result {
         // Others may use this number too. A service that has not been started yet shows zeros.
         if wire::Config::parse(config).is_none() && *config != [0; 16] {
             return Err(ENODEV);
@@ -351,7 +342,6 @@ impl Driver for HostDriver {
             pr_warn!("there is a second device of a mirror service: it is not used\n");
             return Err(EBUSY);
         }
-        state.device = Some(device);
         state.queue = Some(queue);
         state.work = true;
         drop(state);
@@ -365,7 +355,6 @@ impl Driver for HostDriver {
             return;
         }
         let old = state.queue.take();
-        state.device = None;
         let lost = state.session.take();
         state.work = true;
         drop(state);

@@ -84,7 +84,13 @@ impl HostDepot {
     pub(crate) fn trim(&mut self) -> bool {
         let mut runs = 0;
         for (number, block) in self.shelf.blocks.iter_mut().enumerate() {
-            let Some(block) = block else { continue };
+            // Something may be held for each slot in use, so then there is nothing else.
+            let Some(block) = block
+                .as_mut()
+                .filter(|b| b.backing().held() > b.used_slots())
+            else {
+                continue;
+            };
             let mut from = 0;
             while let Some((first, count)) = idle_run(block, from) {
                 if runs == RUNS {

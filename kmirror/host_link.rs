@@ -3,8 +3,19 @@
 //! The thread `kmirror/host`: begins sessions with the host's service, sees whether it is still
 //! there, and does what need not be done at once.
 
-use crate::{frames::Records, heal, host::Session, host_place, Kmirror};
-use kernel::{prelude::*, sync::Arc};
+use crate::{
+    frames::Records,
+    heal,
+    host::Session,
+    host_place::{self, Placement},
+    host_queue::Fault,
+    Kmirror, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc,
+    time::{Instant, Monotonic}, //
+};
 use kernel_ext::kthread::{Kthread, Run};
 use kmirror_core::{
     wire::{features, Kind, Status},
@@ -13,6 +24,11 @@ use kmirror_core::{
 
 /// How often the service is asked whether it is there, and a lost one called.
 const INTERVAL_MS: u32 = 1000;
+
+/// A session that lasts so long is none that fails at once.
+const STABLE_MS: i64 = 60_000;
+/// The longest wait between two sessions is 2 to this power, in half seconds.
+const MOST_TRIES: u32 = 7;
 
 /// The thread, which is ended when this is dropped.
 pub(crate) struct HostLink {
@@ -46,13 +62,39 @@ impl Drop for HostLink {
     }
 }
 
+/// When the next session may begin. One that is lost soon after it began is called at once, the next
+/// after a second, then two, and so on: a service that fails each time fills the log no more than it
+/// has to.
+#[derive(Default)]
+struct Patience {
+    began: Option<Instant<Monotonic>>,
+    tries: u32,
+}
+
+impl Patience {
+    fn may_try(&self) -> bool {
+        let wait = (1_i64 << self.tries.min(MOST_TRIES)) / 2;
+        self.began
+            .is_none_or(|began| began.elapsed().as_millis() >= wait * 1000)
+    }
+
+    fn begins(&mut self) {
+        let short = self
+            .began
+            .is_some_and(|began| began.elapsed().as_millis() < STABLE_MS);
+        self.tries = if short { self.tries + 1 } else { 0 };
+        self.began = Some(Instant::now());
+    }
+}
+
 struct Task(Arc<Kmirror>);
 
 impl Run for Task {
     fn run(self: Arc<Self>) {
         let kmirror = &*self.0;
+        let mut patience = Patience::default();
         loop {
-            look_after(kmirror);
+            look_after(kmirror, &mut patience);
             if !kmirror.host.pause(INTERVAL_MS) {
                 return;
             }
@@ -60,25 +102,23 @@ impl Run for Task {
     }
 }
 
-fn look_after(kmirror: &Kmirror) {
+fn look_after(kmirror: &Kmirror, patience: &mut Patience) {
     let host = &kmirror.host;
     let alive = host.session().is_some()
         && host
             .plain(Kind::Status, &[], false, |body| {
-                Status::parse(body)
-                    .map(|_| ())
-                    .map_err(|_| crate::host_queue::Fault::Rubbish)
+                Status::parse(body).map(|_| ()).map_err(|_| Fault::Rubbish)
             })
             .is_ok();
     if !alive && host.session().is_none() {
         // Before the next session begins: what the last one held is not there any more.
         kmirror.store.host_gone();
         host.set_placement(None);
-        if host.queue().is_some_and(|queue| queue.is_broken()) {
-            host.reset_device();
-        }
-        if let Ok(session) = host.hello() {
-            begin(kmirror, session);
+        if patience.may_try() {
+            if let Ok(session) = host.hello() {
+                patience.begins();
+                begin(kmirror, session);
+            }
         }
     }
     if host.session().is_some() {
@@ -133,7 +173,10 @@ fn ask_placement(kmirror: &Kmirror) {
             return;
         }
     }
-    if let Ok(placement) = host_place::place(&kmirror.host, &firsts, false) {
-        kmirror.host.set_placement(Some(placement));
+    match host_place::place(&kmirror.host, &firsts, false) {
+        Ok(placement) => kmirror.host.set_placement(Some(placement)),
+        // Not to be asked again.
+        Err(Fault::Refused(_)) => kmirror.host.set_placement(Some(Placement::none())),
+        Err(_) => {}
     }
 }

@@ -143,11 +143,6 @@ impl HostQueue {
         core::ptr::eq(&*self.queue, queue)
     }
 
-    /// Whether the device has broken the rules of queues: it has to begin anew.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.queue.is_broken()
-    }
-
     /// Asks, and waits for the answer. `fill` may put data into the buffer's page first; `read` is
     /// given an answer that is one to this question, with [`Code::Ok`].
     ///

@@ -14,12 +14,11 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     container_of,
-    device,
     error::{from_err_ptr, to_result},
     ffi::c_int,
     prelude::*,
     str::CStr,
-    sync::{aref::ARef, Arc},
+    sync::Arc,
     types::Opaque, //
 };
 
@@ -39,36 +38,12 @@ pub trait Driver: Send + Sync {
     /// The device is left alone then.
     ///
     /// Context: may sleep. Locks held: the device's.
-    fn probe(&self, device: Device, config: &[u8; 16], queue: Arc<Queue>) -> Result;
+    fn probe(&self, config: &[u8; 16], queue: Arc<Queue>) -> Result;
 
     /// The device whose queue this is goes away.
     ///
     /// Context: may sleep. Locks held: the device's.
     fn remove(&self, queue: &Queue);
-}
-
-/// A virtio device, which may have gone.
-///
-/// # Invariants
-///
-/// It is one of the virtio bus.
-pub struct Device(ARef<device::Device>);
-
-impl Device {
-    /// Takes the driver off the device and lets it begin anew: [`Driver::remove()`], a reset, and
-    /// [`Driver::probe()`]. Nothing happens to a device that has gone.
-    ///
-    /// # Errors
-    ///
-    /// None are of interest: whether there is a device now, `probe()` tells.
-    ///
-    /// Context: may sleep, not within `probe()` or `remove()`. Takes the device's lock.
-    pub fn reprobe(&self) {
-        // A `Device` is a `struct device` and nothing else.
-        let raw = core::ptr::from_ref(&*self.0).cast_mut();
-        // SAFETY: The device is valid, by its reference.
-        let _ = unsafe { bindings::device_reprobe(raw.cast()) };
-    }
 }
 
 /// A driver that is registered.
@@ -176,12 +151,8 @@ impl<D: Driver> Registration<D> {
         unsafe {
             helpers::kmirror_virtio_read_config(vdev, config.as_mut_ptr().cast(), config.len());
         }
-        // SAFETY: The device is valid.
-        let device = unsafe { device::Device::<device::Normal>::get_device(&raw mut (*vdev).dev) };
-        // INVARIANT: It is one of the virtio bus.
-        let device = Device(device);
         // SAFETY: The device is bound to our driver.
-        let result = unsafe { Self::driver(vdev) }.probe(device, &config, queue.clone());
+        let result = unsafe { Self::driver(vdev) }.probe(&config, queue.clone());
         if let Err(error) = result {
             // SAFETY: The device is valid, and was just made ready.
             unsafe { Self::stop(vdev, &queue) };

@@ -281,12 +281,4 @@ impl Queue {
         // SAFETY: By the type invariant; it has just been taken out.
         Some((unsafe { KBox::from_raw(buffer.cast()) }, len as usize))
     }
-
-    /// Whether the device has broken the rules of the queue, or has gone.
-    pub fn is_broken(&self) -> bool {
-        let raw = self.raw.lock();
-        let Some(vq) = raw.0 else { return true };
-        // SAFETY: The queue is valid.
-        unsafe { bindings::virtqueue_is_broken(vq.as_ptr()) }
-    }
 }

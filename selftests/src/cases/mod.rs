@@ -29,6 +29,7 @@ mod remote;
 mod replica;
 mod restore;
 mod retreat;
+mod service;
 mod shared;
 mod shmem;
 mod soak;
@@ -42,7 +43,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 34] = [
+    let groups: [&[Case]; 35] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -74,6 +75,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         off::CASES,
         region::CASES,
         host::CASES,
+        if service::is_there() {
+            service::CASES
+        } else {
+            &[]
+        },
         random::CASES,
         soak::CASES,
         unload::CASES,
