@@ -17,6 +17,15 @@ pub(crate) trait Depot {
     /// Which replica is in which slot.
     fn shelf(&mut self) -> &mut Shelf<Self::Backing>;
 
+    /// Whether replicas can be kept here now.
+    ///
+    /// # Errors
+    ///
+    /// The reason why not.
+    fn ready(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// Copies the page into the slot, and returns the hash of what is there now.
     ///
     /// # Errors
@@ -48,11 +57,11 @@ pub(crate) trait Depot {
         limit: u64,
     ) -> Result<(Slot, u64), Refusal> {
         let pfn = primary.pfn();
-        let claimed = self
-            .shelf()
-            .replicas(owners)
-            .claim(pfn as u64, owner, limit);
-        let result = claimed.map_err(Refusal::from).and_then(|slot| {
+        let result = self.ready().and_then(|()| {
+            let slot = self
+                .shelf()
+                .replicas(owners)
+                .claim(pfn as u64, owner, limit)?;
             // Until it is published, nobody takes what is in the slot for a replica.
             self.put(slot, primary).map(|hash| (slot, hash))
         });

@@ -134,6 +134,13 @@ impl Depot for HostDepot {
         &mut self.shelf
     }
 
+    fn ready(&self) -> Result<(), Refusal> {
+        match self.host.session() {
+            Some(_) => Ok(()),
+            None => Err(Refusal::NoHost),
+        }
+    }
+
     fn put(&mut self, slot: Slot, primary: &Primary<'_>) -> Result<u64, Refusal> {
         // Also if it fails: then nobody knows.
         if let Some(Some(block)) = self.shelf.blocks.get_mut(slot.block() as usize) {
