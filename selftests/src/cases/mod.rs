@@ -7,6 +7,7 @@ use crate::case::Case;
 mod abi;
 mod bad_times;
 mod coverage;
+mod ctl;
 mod direct_io;
 mod dirty_file;
 mod fork;
@@ -43,7 +44,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 35] = [
+    let groups: [&[Case]; 36] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -72,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         suspend::CASES,
         retreat::CASES,
         coverage::CASES,
+        ctl::CASES,
         off::CASES,
         region::CASES,
         host::CASES,
