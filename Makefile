@@ -11,7 +11,7 @@ export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL
 export TRIALS TRIALS_PER_CLASS CLASSES WITHOUT SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION KEEP
 
-.PHONY: modules tools check model vm vm-nested test test-service test-nested soak demo survival bench kernel update rust-analyzer clean distclean help
+.PHONY: modules tools check model vm vm-nested test test-service test-nested soak fuzz demo survival bench kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -42,6 +42,9 @@ test-service:
 
 soak:
 	@tools/soak
+
+fuzz:
+	@tools/fuzz
 
 demo:
 	@tools/demo
@@ -77,6 +80,7 @@ help:
 #: make test-nested    the tests that need a host and memory that is really lost, in a guest in a guest
 #: make test-service   the same for replicas at the host, with a service that fails on demand
 #: make soak           random errors under random work; MINUTES=10, SEED=n, JOBS=1 guests at a time, REPLAY=file
+#: make fuzz           inputs that nobody thought of, for the wire format and kmirrord; MINUTES=10 for each target
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
 #: make bench          what protection costs, in instructions; WORKLOADS="name...", MODES="mode..." (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches

@@ -17,7 +17,7 @@
 //! - a page of 2 MiB holds 512. Either the guest has named all of them idle, which is the same; or
 //!   some are in use, and then nothing is done ([`Code::Neighbours`]). Those frames are not lost to
 //!   the guest: nobody can write them any more, by the mark that stands for the whole page, and
-//!   RESCUE reads their bytes through the file. So the guest moves each of them away, as it would
+//!   RESCUE reads their bytes through the file. So the guest can move each of them away, as it would
 //!   restore it, from a source that is current by definition, and when the last has gone the whole
 //!   page is idle.
 //!
