@@ -7,6 +7,7 @@ use crate::mirror::NEVER_MS;
 use crate::rig::Rig;
 use crate::{module, pagemap};
 use anyhow::{ensure, Context as _, Result};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +23,9 @@ pub(super) const CASES: &[Case] = &[
         inject,
     ),
 ];
+
+/// A user that is not root.
+const NOBODY: u32 = 65534;
 
 /// kmirrorctl as built by tools/tools, beside the selftests or in the path.
 struct Ctl(PathBuf);
@@ -40,8 +44,14 @@ impl Ctl {
 
     /// Runs it. Its exit status, and what it has said.
     fn run(&self, args: &[&str]) -> Result<(i32, String)> {
+        self.run_as(0, args)
+    }
+
+    /// The same, as this user.
+    fn run_as(&self, uid: u32, args: &[&str]) -> Result<(i32, String)> {
         let output = Command::new(&self.0)
             .args(args)
+            .uid(uid)
             .output()
             .with_context(|| format!("{}", self.0.display()))?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -139,6 +149,16 @@ fn inject(cx: &Context) -> Result<()> {
 
     let mut really = one.to_vec();
     really.push("--yes");
+    let (status, text) = ctl.run_as(NOBODY, &really)?;
+    ensure!(
+        status == 5 && text.contains("by root only"),
+        "not root, and {status}: {text}"
+    );
+    ensure!(
+        rig.frame(7)? == frame && rig.counters()? == before,
+        "without being root"
+    );
+
     ctl.must(&really, 0, "restored to frame")?;
     ensure!(rig.frame(7)? != frame, "it is where it was");
     ensure!(pagemap::flags(frame)? & pagemap::HWPOISON != 0);

@@ -87,3 +87,25 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_file_has_its_status_and_says_what_to_do() {
+        for (errno, kind) in [
+            (nix::errno::Errno::EACCES, Kind::Denied),
+            (nix::errno::Errno::EPERM, Kind::Denied),
+            (nix::errno::Errno::ENOENT, Kind::Missing),
+            (nix::errno::Errno::ENOSPC, Kind::Failed),
+        ] {
+            let error = Error::file(Path::new("/sys/x"), &errno.into());
+            assert_eq!(error.kind, kind, "{errno}");
+            assert!(
+                error.text.contains("/sys/x") && error.text.contains("; "),
+                "{error}"
+            );
+        }
+    }
+}

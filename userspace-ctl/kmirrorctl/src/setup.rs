@@ -70,7 +70,7 @@ impl Facts {
             ksm: text("/sys/kernel/mm/ksm/run").trim().parse().unwrap_or(0),
             virtual_machine: text("/proc/cpuinfo")
                 .lines()
-                .any(|line| line.starts_with("flags") && line.ends_with_word("hypervisor")),
+                .any(|line| line.starts_with("flags") && line.has_word("hypervisor")),
             debugfs: system.path(crate::replica_list::PATH).exists(),
             placed: groups
                 .iter()
@@ -219,11 +219,11 @@ impl Facts {
 }
 
 trait Words {
-    fn ends_with_word(&self, word: &str) -> bool;
+    fn has_word(&self, word: &str) -> bool;
 }
 
 impl Words for str {
-    fn ends_with_word(&self, word: &str) -> bool {
+    fn has_word(&self, word: &str) -> bool {
         self.split_whitespace().any(|have| have == word)
     }
 }

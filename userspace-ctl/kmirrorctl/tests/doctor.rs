@@ -1,51 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `doctor` and `inject`: what they see, say and leave alone.
+//! `doctor`: what it sees and says.
 
 mod fake;
 
+use fake::page::{with_page, ADDR, ANON, MIRRORED, PRESENT, WEB};
 use fake::Fake;
 use serde_json::Value;
-use std::os::unix::fs::MetadataExt;
-
-const WEB: &str = "/system.slice/web.service";
-const ADDR: u64 = 0x10000;
-const FRAME: u64 = 0x40;
-
-/// A process of web.service with one page; its word in pagemap, and the flags of its frame.
-fn with_page(mode: &str, word: u64, flags: u64, replica: bool, stale: u64) -> Fake {
-    let fake = Fake::loaded();
-    let stat = format!("protected 10\ncurrent {}\nstale {stale}\n", 10 - stale);
-    fake.group(WEB, mode, &stat, "restored 0\n");
-    fake.write("/proc/77/cgroup", &format!("0::{WEB}\n"));
-    fake.write(
-        "/proc/77/smaps",
-        "00010000-00011000 rw-p 00000000 00:00 0 [heap]\nVmFlags: rd wr\n",
-    );
-    let mut pagemap = vec![0u8; 0x100];
-    pagemap[0x80..0x88].copy_from_slice(&word.to_ne_bytes());
-    fake.write_bytes("/proc/77/pagemap", &pagemap);
-    let mut kpageflags = vec![0u8; 0x400];
-    kpageflags[0x200..0x208].copy_from_slice(&flags.to_ne_bytes());
-    fake.write_bytes("/proc/kpageflags", &kpageflags);
-    fake.write(&format!("/sys/fs/cgroup{WEB}/cgroup.procs"), "77\n");
-    let id = fake
-        .path(&format!("/sys/fs/cgroup{WEB}"))
-        .metadata()
-        .unwrap()
-        .ino();
-    let list = if replica {
-        format!("{FRAME} 9 {id}\n")
-    } else {
-        String::new()
-    };
-    fake.write("/sys/kernel/debug/kmirror/replicas", &list);
-    fake
-}
-
-const PRESENT: u64 = 1 << 63 | FRAME;
-const ANON: u64 = 1 << 12 | 1 << 14;
-const MIRRORED: u64 = 1 << 43;
 
 #[test]
 fn each_state_of_a_page_has_its_sentence() {
@@ -223,34 +184,102 @@ fn what_is_only_worth_knowing_is_no_fault() {
     assert_eq!(status, 7, "it was asked for, and is off");
 }
 
-#[test]
-fn nothing_is_broken_without_yes() {
-    let fake = with_page("tracked", PRESENT, ANON | MIRRORED, true, 0);
-    let door = "/sys/kernel/debug/hwpoison/corrupt-pfn";
-    let (status, text) = fake.err(&["inject", "web.service"]);
-    assert_eq!(status, 3, "no door: {text}");
-    fake.write(door, "");
-    for args in [
-        &["inject", "web.service"][..],
-        &["inject", "--pid", "77", "--addr", "0x10000"],
-    ] {
-        let (status, text) = fake.err(args);
-        assert_eq!(status, 6);
-        assert!(text.contains("WARNING") && text.contains("--yes"), "{text}");
-    }
-    assert_eq!(fake.read(door), "");
-    // Here nothing happens by the report, and that is said.
-    let (status, text) = fake.err(&["inject", "web.service", "--yes"]);
-    assert_eq!(status, 1, "{text}");
-    assert_eq!(fake.read(door), "0x40");
-    assert_eq!(fake.err(&["inject"]).0, 2);
+/// What `doctor` says of the whole system.
+fn says(fake: &Fake) -> String {
+    String::from_utf8(fake.run(&["doctor"]).stdout).unwrap()
 }
 
 #[test]
-fn only_covered_pages_are_chosen_at_random() {
-    let fake = with_page("tracked", PRESENT, ANON, true, 1);
-    fake.write("/sys/kernel/debug/hwpoison/corrupt-pfn", "");
-    let (status, text) = fake.err(&["inject", "web.service", "--yes"]);
-    assert_eq!(status, 4, "{text}");
-    assert_eq!(fake.read("/sys/kernel/debug/hwpoison/corrupt-pfn"), "");
+fn what_is_only_so_in_some_systems_is_said_there_alone() {
+    let plain = || {
+        let fake = Fake::busy();
+        fake.write("/sys/devices/system/node/has_memory", "0-1\n");
+        fake.write("/sys/kernel/debug/kmirror/replicas", "");
+        fake
+    };
+    type Change = fn(&Fake);
+    let changes: [(Change, &str); 6] = [
+        (
+            |fake| fake.write("/sys/fs/cgroup/cgroup.controllers", "cpu pids\n"),
+            "the memory controller of cgroup v2 is off",
+        ),
+        (
+            |fake| fake.write("/sys/devices/system/node/has_memory", "0\n"),
+            "there is one NUMA node",
+        ),
+        (
+            |fake| fake.write("/sys/kernel/kmirror/region/node", "-1\n"),
+            "may be on any NUMA node",
+        ),
+        (
+            |fake| fake.write("/proc/cpuinfo", "flags\t\t: fpu hypervisor lm\n"),
+            "KSM on its host",
+        ),
+        (
+            |fake| std::fs::remove_file(fake.path("/sys/kernel/debug/kmirror/replicas")).unwrap(),
+            "debugfs does not show the replicas",
+        ),
+        (
+            |fake| fake.write("/sys/kernel/mm/ksm/run", "1\n"),
+            "KSM merges",
+        ),
+    ];
+    for (change, what) in changes {
+        let fake = plain();
+        assert!(!says(&fake).contains(what), "{what}: said of every system");
+        change(&fake);
+        let said = says(&fake);
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    // A word that only begins like it is none.
+    let fake = plain();
+    fake.write("/proc/cpuinfo", "flags\t\t: fpu hypervisors\n");
+    assert!(!says(&fake).contains("virtual machine"));
+}
+
+#[test]
+fn a_kernel_that_hides_its_symbols_and_a_system_without_a_protected_cgroup() {
+    let fake = Fake::bare();
+    fake.write("/sys/fs/cgroup/cgroup.controllers", "memory\n");
+    let output = fake.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(7));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("does not tell whether it has the patches"),
+        "{said}"
+    );
+    assert!(said.contains("modprobe kmirror"), "what to do: {said}");
+    let said = says(&Fake::loaded());
+    assert!(
+        said.contains("no cgroup is protected") && said.contains("kmirrorctl on"),
+        "{said}"
+    );
+    assert!(!says(&Fake::busy()).contains("no cgroup is protected"));
+}
+
+#[test]
+fn everything_is_copied_first_if_asked_for() {
+    let sync = format!("/sys/kernel/kmirror/cgroup{WEB}/mirror.sync");
+    let fake = with_page("tracked", PRESENT, ANON | MIRRORED, true, 0);
+    let page = ["doctor", "--pid", "77", "--addr", "0x10000"];
+    fake.ok(&page);
+    fake.run(&["doctor", WEB]);
+    assert_eq!(fake.read(&sync), "", "nobody has asked for it");
+    fake.ok(&[&page[..], &["--sync"]].concat());
+    assert_eq!(fake.read(&sync), "1\n");
+    fake.write(&sync, "");
+    fake.run(&["doctor", WEB, "--sync"]);
+    assert_eq!(fake.read(&sync), "1\n");
+}
+
+#[test]
+fn a_page_has_an_address_and_a_process() {
+    let fake = with_page("tracked", PRESENT, ANON | MIRRORED, true, 0);
+    for args in [
+        &["doctor", "--pid", "77"][..],
+        &["doctor", "--addr", "0x10000"],
+        &["doctor", "web.service", "--pid", "77", "--addr", "0x10000"],
+    ] {
+        assert_eq!(fake.err(args).0, 2, "{args:?}");
+    }
 }

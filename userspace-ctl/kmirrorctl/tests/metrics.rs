@@ -33,6 +33,31 @@ fn a_textfile_is_written_whole_or_not() {
     assert_eq!(fake.read("/kmirror.prom"), text);
 }
 
+#[test]
+fn a_textfile_is_replaced_and_not_written_over() {
+    use std::os::unix::fs::PermissionsExt;
+    let fake = Fake::busy();
+    let file = fake.path("/kmirror.prom");
+    fake.write("/kmirror.prom", "what was there before\n");
+    let mut reader = std::fs::File::open(&file).unwrap();
+    fake.ok(&["exporter", "--textfile", file.to_str().unwrap()]);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "what was there before\n", "a reader has half of each");
+    let mode = file.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the node exporter is not root");
+    let left = std::fs::read_dir(fake.root()).unwrap();
+    let left = left.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with(".kmirror")
+    });
+    assert_eq!(left.count(), 0, "what it was written to first is gone");
+}
+
 fn ask(socket: &std::path::Path, what: &str) -> String {
     let end = Instant::now() + Duration::from_secs(20);
     let mut stream = loop {
@@ -69,6 +94,24 @@ fn it_is_served() {
     assert!(ask(&socket, "POST /metrics").starts_with("HTTP/1.1 405"));
     fake.write("/sys/kernel/kmirror/stat", "nonsense\n");
     assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 503"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn a_socket_that_is_served_is_not_taken_away() {
+    let fake = Fake::busy();
+    let socket = fake.path("/metrics.sock");
+    let listen = format!("unix:{}", socket.display());
+    let args = ["exporter", "--listen", &listen];
+    // One that was left behind is.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let mut server = fake.command(&args).stderr(Stdio::null()).spawn().unwrap();
+    assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 200"));
+    let (status, text) = fake.err(&args);
+    assert_eq!(status, 1);
+    assert!(text.contains("another exporter"), "{text}");
+    assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 200"));
     server.kill().unwrap();
     server.wait().unwrap();
 }

@@ -122,3 +122,105 @@ fn errors_have_their_status_and_say_what_to_do() {
         assert!(one_sentence || want == 2, "{args:?}: {text}");
     }
 }
+
+#[test]
+fn a_setting_that_the_kernel_refuses_undoes_those_before() {
+    let fake = Fake::busy();
+    // A file that cannot be written, whoever tries.
+    std::fs::create_dir(fake.path(&format!("{WEB}/mirror.strange"))).unwrap();
+    let (status, text) = fake.err(&[
+        "set",
+        "web.service",
+        "interval_ms=50",
+        "max=1M",
+        "strange=1",
+    ]);
+    assert_eq!(status, 1, "{text}");
+    assert_eq!(fake.read(&format!("{WEB}/mirror.interval_ms")), "1000\n");
+    assert_eq!(fake.read(&format!("{WEB}/mirror.max")), "536870912\n");
+}
+
+#[test]
+fn protection_begins_when_all_else_is_set() {
+    let fake = Fake::busy();
+    let (mode, max) = (format!("{DB}/mirror.mode"), format!("{DB}/mirror.max"));
+    std::fs::remove_file(fake.path(&max)).unwrap();
+    std::fs::create_dir(fake.path(&max)).unwrap();
+    let past = std::time::SystemTime::UNIX_EPOCH;
+    let file = std::fs::File::options()
+        .write(true)
+        .open(fake.path(&mode))
+        .unwrap();
+    file.set_modified(past).unwrap();
+    assert_eq!(fake.err(&["on", "db.service", "--max", "64M"]).0, 1);
+    let written = fake.path(&mode).metadata().unwrap().modified().unwrap();
+    assert_eq!(
+        written, past,
+        "it was protected for a moment, without its limit"
+    );
+}
+
+#[test]
+fn an_empty_region_is_said() {
+    let fake = Fake::busy();
+    let said = |fake: &Fake| {
+        let output = fake.run(&["on", "db.service"]);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(said(&fake), "");
+    fake.write("/sys/kernel/kmirror/region/total", "0\n");
+    assert!(said(&fake).contains("kmirrorctl region 1G"));
+}
+
+#[test]
+fn a_path_of_sysfs_ends_where_its_name_does() {
+    let fake = Fake::busy();
+    assert_eq!(
+        fake.err(&["off", "/sys/fs/cgroupsystem.slice/web.service"])
+            .0,
+        4
+    );
+    assert_eq!(fake.read(&format!("{WEB}/mirror.mode")), "tracked\n");
+}
+
+#[test]
+fn arguments_out_of_range() {
+    let fake = Fake::busy();
+    let out = fake.path("/x.svg");
+    let out = out.to_str().unwrap();
+    for args in [
+        &["top", "-n", "1", "-d", "99"][..],
+        &["top", "-n", "1", "-d", "60001"],
+        &["plot", "web.service", "-o", out, "--time", "0"],
+        &["plot", "web.service", "-o", out, "--time", "86401"],
+        &["plot", "web.service", "-o", out, "--every", "49"],
+        &["plot", "web.service", "-o", out, "--from", out],
+        &["plot", "-o", out, "--from", out, "--save", out],
+        &["exporter", "--listen", "unix:/x", "--textfile", out],
+        &["status", "--color", "sometimes"],
+        &["on"],
+        &["sync"],
+    ] {
+        assert_eq!(fake.err(args).0, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let fake = Fake::busy();
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(reader);
+    let writer = std::os::fd::OwnedFd::from(writer);
+    let output = fake
+        .command(&["status", "--all"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

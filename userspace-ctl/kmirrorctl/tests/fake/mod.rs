@@ -4,6 +4,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod page;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -142,14 +144,19 @@ impl Fake {
         fs::read_to_string(self.path(absolute)).unwrap()
     }
 
-    /// Runs kmirrorctl on it.
+    /// Runs kmirrorctl on it, which must end by itself.
     pub fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        let mut command = Command::new("timeout");
+        command.args(["-k", "1", "20", env!("CARGO_BIN_EXE_kmirrorctl")]);
+        self.with(command, args).output().unwrap()
     }
 
     /// kmirrorctl, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kmirrorctl"));
+        self.with(Command::new(env!("CARGO_BIN_EXE_kmirrorctl")), args)
+    }
+
+    fn with(&self, mut command: Command, args: &[&str]) -> Command {
         command
             .arg("--root")
             .arg(self.root())
