@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Taken over by the tools; `make help` tells what each is.
 export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES WITHOUT SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
-export WORKLOADS MODES EPOCHS SETTLE WINDOW_MS REGION KEEP
+export WORKLOADS MODES CLOCKS RUNS EPOCHS SETTLE WINDOW_MS REGION KEEP
 
 .PHONY: modules tools check model vm vm-nested test test-service test-nested soak fuzz demo survival bench kernel update rust-analyzer clean distclean help
 
@@ -82,7 +82,8 @@ help:
 #: make soak           random errors under random work; MINUTES=10, SEED=n, JOBS=1 guests at a time, REPLAY=file
 #: make fuzz           inputs that nobody thought of, for the wire format and kmirrord; MINUTES=10 for each target
 #: make survival       random frames break under servers at work: who comes to harm? (docs/survival.md)
-#: make bench          what protection costs, in instructions; WORKLOADS="name...", MODES="mode..." (docs/bench.md)
+#: make bench          what protection costs, in instructions and by the clock; WORKLOADS="name...", MODES="mode...",
+#:                     CLOCKS=instructions (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches
 #: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror

@@ -1,214 +1,152 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The results of `make bench`: a table, JSON and pictures; called by tools/bench in the bench root.
+"""The results of `make bench`: tables, JSON and pictures; called by tools/bench in the bench root.
 
-bench_report.py FOLDER RESULTS...: rows of later results take the place of the same rows of earlier ones.
+bench_report.py FOLDER DOCUMENT RESULTS...: rows of later results take the place of the same rows of earlier ones. What became
+of the targets is written into DOCUMENT too, if that is not empty.
 """
 
 import json
 import os
+import statistics
 import sys
 
-import matplotlib
+import bench_pictures
+from bench_figures import KMEMVISOR, ORDER, Targets, figures, spread
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend has to be chosen before)
-
-# What kMemvisor reported for its nearest row (HPDC 2013, slides): "no overhead", 33 %, 55 %, usertests 43 %, commands 5 %,
-# thttpd at most 10 %, SQLite about double, compilation 6 %.
-KMEMVISOR = {
-    "seq-read": 1.0,
-    "seq-write": 1.33,
-    "stress-write": 1.55,
-    "suite": 1.43,
-    "commands": 1.05,
-    "nginx": 1.10,
-    "sqlite-create": 2.0,
-    "sqlite-insert": 2.0,
-    "sqlite-select": 2.0,
-    "sqlite-update": 2.0,
-    "sqlite-delete": 2.0,
-    "compile": 1.06,
-}
-# In the order of the table.
-ORDER = (
-    "seq-read seq-write stress-write moving-write suite commands sqlite-create sqlite-insert sqlite-select sqlite-update "
-    "sqlite-delete nginx compile redis redis-read redis-bgsave pgbench caddy stress-ng"
-).split()
-COLOURS = {
-    "off": "#9bb7a5",
-    "tracked-1000": "#3a8f5c",
-    "tracked-100": "#e3a23a",
-    "pagemap-scan-1000": "#7aa6c2",
-    "pagemap-scan-100": "#2f6690",
-    "soft-dirty-1000": "#b9a7d0",
-    "soft-dirty-100": "#6b4e9b",
-}
-KMEMVISOR_COLOUR = "#8c2d3f"
+MARKS = ("<!-- targets -->\n", "<!-- /targets -->\n")
 
 
 def merge(files):
-    """All rows, by workload and mode; with the machine that each was measured on."""
-    rows = {}
+    """All rows, by workload, mode, clock and run; all probes, by name and clock; with the machine each was measured on."""
+    rows, probes, machines = {}, {}, []
     for name in files:
         with open(name, encoding="utf-8") as file:
             results = json.load(file)
-        for row in results["rows"]:
-            row.setdefault("on", results.get("machine"))
-            row.setdefault("settings", results.get("settings"))
-            rows[row["workload"], row["mode"]] = row
-    return rows
+        here = results.get("machines") or [{"machine": results["machine"], "settings": results["settings"]}]
+        for of in results["rows"] + results["probes"]:
+            on = here[of.pop("on", 0)]
+            if on not in machines:
+                machines.append(on)
+            of["on"] = machines.index(on)
+            of.pop("figures", None)
+            if "probe" in of:
+                probes[of["probe"], of["clock"]] = of
+            else:
+                rows[of["workload"], of["mode"], of["clock"], of["run"]] = of
+    # Those that nothing refers to any more are left out.
+    used = sorted({of["on"] for of in [*rows.values(), *probes.values()]})
+    for of in [*rows.values(), *probes.values()]:
+        of["on"] = used.index(of["on"])
+    return rows, probes, [machines[on] for on in used]
 
 
-def place(key):
+def place(row):
     """Where a row is in the table."""
-    workload, mode = key
+    workload, mode = row["workload"], row["mode"]
     known = ORDER.index(workload) if workload in ORDER else len(ORDER)
     rank = {"absent": 0, "off": 1}.get(mode, 2)
-    return known, workload, rank, -int(mode.rsplit("-", 1)[1]) if rank == 2 else 0, mode
+    interval = -int(mode.rsplit("-", 1)[1]) if rank == 2 else 0
+    size = [int(word) for word in workload.split("-") if word.isdigit()]
+    return row["clock"], known, workload.rstrip("0123456789"), size, rank, interval, mode, row["run"]
 
 
-def figures(row, base):
-    """What the table says of a row."""
-    result = {"slowdown": row["ns"] / row["units"] / base if base else None}
-    if "coverage" in row:
-        # Copies count many instructions for what a real CPU does in one: what the same bytes cost in memcpy().
-        copied = row["copied"] * 4096
-        bandwidth = row["on"]["memcpy_bytes_per_s"] if "memcpy_bytes_per_s" in row["on"] else None
-        result |= {
-            "worker": row["worker_ns"] / row["ns"],
-            "memcpy": copied / bandwidth * 1e9 / row["ns"] if bandwidth else None,
-            "scan": row["split"]["scan_ns"] / max(1, row["split"]["epochs"]) / (row["interval_ms"] * 1e6),
-            "copy": row["split"]["copy_ns"] / max(1, row["split"]["epochs"]) / (row["interval_ms"] * 1e6),
-            "copied": row["copied"] / max(1, row["epochs"]),
-            "coverage": row["coverage"]["mean"] / 1e6,
-            "worst": row["coverage"]["worst"] / 1e6,
-            "replica": row["replica"] / 2**20,
-        }
-    elif "rounds" in row:
-        result |= {"worker": row["worker_ns"] / row["ns"], "copied": row["copied"] / max(1, row["rounds"])}
-    return result
+def percent(share, width, digits=2):
+    return f"{100 * share:>{width}.{digits}f}" if share is not None else " " * width
 
 
-def summary(rows):
-    out = []
-    for key in sorted(rows, key=place):
-        row = rows[key]
-        base = rows.get((row["workload"], "absent"))
-        out.append(row | {"figures": figures(row, base and base["ns"] / base["units"])})
-    return out
-
-
-def table(rows):
-    """For people."""
-    head = f"{'workload':<15}{'mode':<14}{'slowdown':>10}{'kMemvisor':>10}{'thread':>9}{'scan':>8}{'copy':>8}{'memcpy':>8}"
+def counted(summary):
+    """The table of what was measured in instructions, for people."""
+    head = f"{'workload':<15}{'mode':<17}{'slowdown':>9}{'kMemvisor':>10}{'thread':>8}"
+    head += f"{'scan':>7}{'flush':>7}{'begin':>7}{'copy':>7}{'hash':>7}{'sweep':>7}{'books':>7}{'rest':>7}{'memcpy':>8}"
     lines = [head + f"{'copied':>8}{'coverage':>10}{'worst':>9}{'replicas':>10}"]
-    lines.append(f"{'':<49}{'':>9}{'of an epoch, %':>24}{'/epoch':>8}{'%':>10}{'%':>9}{'MiB':>10}")
-    for row in rows:
+    lines.append(f"{'':<51}{'of an epoch, %':>72}{'/epoch':>8}{'%':>10}{'%':>9}{'MiB':>10}")
+    for row in summary:
         of = row["figures"]
-        if row["mode"] == "absent":
+        if row["mode"] == "absent" or row["clock"] != "instructions":
             continue
         slow = f"{of['slowdown']:.4f}" if of["slowdown"] else "-"
         theirs = f"{KMEMVISOR[row['workload']]:.2f}" if row["workload"] in KMEMVISOR and "tracked" in row["mode"] else ""
-        line = f"{row['workload']:<15}{row['mode']:<14}{slow:>10}{theirs:>10}"
+        line = f"{row['workload']:<15}{row['mode']:<17}{slow:>9}{theirs:>10}{percent(of.get('worker'), 8)}"
+        parts = of.get("parts", {})
+        names = ("scan", "flush", "begin", "copy", "hash", "sweep", "accounts", "rest")
+        line += "".join(percent(parts.get(name), 7) for name in names) + percent(of.get("memcpy"), 8)
+        if "copied" in of:
+            line += f"{of['copied']:>8.0f}"
         if "coverage" in of:
-            native = f"{100 * of['memcpy']:.2f}" if of["memcpy"] is not None else "-"
-            line += f"{100 * of['worker']:>9.2f}{100 * of['scan']:>8.2f}{100 * of['copy']:>8.2f}{native:>8}{of['copied']:>8.0f}"
-            line += f"{100 * of['coverage']:>10.3f}{100 * of['worst']:>9.3f}{of['replica']:>10.1f}"
-        elif "worker" in of:
-            line += f"{100 * of['worker']:>9.2f}{'':>24}{of['copied']:>8.0f}"
+            line += f"{percent(of['coverage'], 10, 3)}{percent(of['worst'], 9, 3)}{of['replica_mib']:>10.1f}"
         lines.append(line.rstrip())
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def save(figure, folder, name):
-    figure.tight_layout()
-    # Nothing in them that differs from run to run but the figures.
-    figure.savefig(f"{folder}/{name}.svg", metadata={"Date": None, "Creator": "tools/bench_report.py"})
-    figure.savefig(f"{folder}/{name}.png", dpi=110, metadata={"Software": "tools/bench_report.py"})
-    plt.close(figure)
-    path = f"{folder}/{name}.svg"
+def timed(rows):
+    """The table of what was measured by the clock: ratios only."""
+    modes = sorted({(mode, clock) for _, mode, clock, _ in rows if clock == "wall" and mode != "absent"})
+    lines = []
+    for workload in ORDER:
+        for mode, _ in modes:
+            of = spread(rows, workload, mode)
+            if of:
+                median, least, most, runs = of
+                lines.append(f"{workload:<15}{mode:<17}{median:>9.3f}   from {least:.3f} to {most:.3f} in {runs} runs")
+    return [f"{'workload':<15}{'mode':<17}{'slowdown':>9}   by the clock: median of the runs, least and greatest", *lines] if lines else []
+
+
+def probed(probes):
+    """What was measured apart, in a line each."""
+    lines = []
+    for (name, clock), of in sorted(probes.items()):
+        found = of["found"]
+        unit = "instructions" if clock == "instructions" else "ns"
+        if name == "restore":
+            one, other = (statistics.median(found[key]["elapsed_ns"]) for key in ("restore", "soft_offline"))
+            lines.append(f"a restore {one:.0f} {unit}, soft_offline_page() {other:.0f}: {one / other:.3f}")
+        elif name == "copy":
+            mine, theirs = (statistics.median(times) / found["pages"] for times in (found["copy_ns"], found["memcpy"]["elapsed_ns"]))
+            lines.append(f"a page copied {mine:.0f} {unit}, by memcpy() in a program {theirs:.0f}: {mine / theirs:.3f}")
+        elif name == "metadata":
+            lines.append(f"bytes for a slot {found['slot_bytes']:.1f}, and for each page besides {found['index_bytes']:.1f}")
+    return lines
+
+
+def write(folder, name, lines):
+    with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def document(path, targets):
+    """Puts the targets between their marks."""
     with open(path, encoding="utf-8") as file:
-        head, rest = file.read().split("\n", 1)
+        before, rest = file.read().split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    met = {True: "met", False: "**missed**", None: "-"}
+    lines = ["", "| what | target | measured | |", "|---|---|---|---|"]
+    lines += [f"| {of['what']} | {of['target']} | {of['measured']} | {met[of['met']]} |" for of in targets]
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{head}\n<!-- SPDX-License-Identifier: GPL-2.0 -->\n{rest}")
+        file.write(before + MARKS[0] + "\n".join(lines) + "\n\n" + MARKS[1] + after)
 
 
-def slowdowns(rows, folder):
-    """Bars, with kMemvisor's figure beside them."""
-    by = {(row["workload"], row["mode"]): row["figures"]["slowdown"] for row in rows}
-    names = [name for name in ORDER if any(work == name and mode != "absent" and cost for (work, mode), cost in by.items())]
-    if not names:
-        return
-    series = [mode for mode in COLOURS if any((name, mode) in by for name in names)]
-    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.52 * len(names)))
-    height = 0.8 / (len(series) + 1)
-    for index, name in enumerate(names):
-        for line, mode in enumerate(series):
-            cost = by.get((name, mode))
-            if cost:
-                at = index + (line - len(series) / 2) * height
-                axes.barh(at, 100 * (cost - 1), height, color=COLOURS[mode], label=mode if index == 0 else None)
-                axes.text(max(0, 100 * (cost - 1)) + 0.4, at, f"{100 * (cost - 1):.1f}", va="center", fontsize=6)
-        if name in KMEMVISOR:
-            at = index + (len(series) - len(series) / 2) * height
-            cost = 100 * (KMEMVISOR[name] - 1)
-            axes.barh(at, cost, height, color=KMEMVISOR_COLOUR, label="kMemvisor, as it reported" if index == 0 else None)
-            axes.text(cost + 0.4, at, f"{cost:.0f}", va="center", fontsize=6, color=KMEMVISOR_COLOUR)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel("slower by, in per cent of instructions (one CPU, a copy counted byte by byte)")
-    axes.set_title("What protection costs")
-    # The first row need not have all of them.
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[mode]) for mode in series]
-    handles.append(plt.Rectangle((0, 0), 1, 1, color=KMEMVISOR_COLOUR))
-    axes.legend(handles, [*series, "kMemvisor, as it reported"], loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.5 / len(names)), ncols=3, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    save(figure, folder, "slowdown")
-
-
-def coverages(rows, folder):
-    """Coverage against the interval."""
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    drawn = False
-    for name in ORDER:
-        points = sorted(
-            (row["interval_ms"], 100 * row["figures"]["coverage"], 100 * row["figures"]["worst"])
-            for row in rows
-            if row["workload"] == name and "coverage" in row["figures"]
-        )
-        if len(points) > 1:
-            drawn = True
-            axes.plot([p[0] for p in points], [p[1] for p in points], "o-", markersize=4, linewidth=1, label=name)
-    if drawn:
-        axes.set_xscale("log")
-        axes.set_xlabel("interval, ms of 10⁶ instructions")
-        axes.set_ylabel("coverage, mean over time, %")
-        axes.set_ylim(0, 102)
-        axes.set_title("How much would survive")
-        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-        axes.spines[["top", "right"]].set_visible(False)
-        save(figure, folder, "coverage")
-    else:
-        plt.close(figure)
-
-
-def main(folder, files):
-    # The same picture has the same names inside.
-    plt.rcParams["svg.hashsalt"] = "kmirror"
-    plt.rcParams["svg.fonttype"] = "none"
-    rows = summary(merge(files))
+def main(folder, path, files):
+    rows, probes, machines = merge(files)
+    summary = [rows[key] | {"figures": figures(rows, rows[key], machines[rows[key]["on"]]["machine"])} for key in rows]
+    summary.sort(key=place)
+    newest = machines[-1]["machine"] if machines else None
+    found = {key: of["found"] for key, of in probes.items()}
+    targets = Targets(rows, found, newest).list
     os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
-        json.dump({"rows": rows}, file, indent=1)
+        results = {"machines": machines, "targets": targets, "probes": list(probes.values()), "rows": summary}
+        json.dump(results, file, indent=1)
         file.write("\n")
-    text = table(rows)
-    with open(f"{folder}/table.txt", "w", encoding="utf-8") as file:
-        file.write(text)
-    print(text, end="")
-    slowdowns(rows, folder)
-    coverages(rows, folder)
+    lines = counted(summary)
+    for more in (timed(rows), probed(probes)):
+        lines += ["", *more] if more else []
+    write(folder, "table.txt", lines)
+    print("\n".join(lines))
+    if path:
+        document(path, targets)
+    bench_pictures.draw(rows, summary, folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -22,7 +22,7 @@ die() {
 
 # Mounts and the tool root need root. The script starts itself again under sudo if it must; what the user set is kept.
 need_root() {
-	local kept=KMIRROR_CACHE,DEBIAN_MIRROR,KDIR,DEBUG,RUN,FILES,MEM,CPUS,APPEND,TIMEOUT,TESTS,TRIALS,TRIALS_PER_CLASS,CLASSES,WITHOUT,SEED,JOBS,ROUNDS,DOOR,RESUME,MINUTES,REPLAY,WORKLOADS,MODES,EPOCHS,SETTLE,WINDOW_MS,REGION,KEEP,CONSOLE,V,http_proxy,https_proxy
+	local kept=KMIRROR_CACHE,DEBIAN_MIRROR,KDIR,DEBUG,RUN,FILES,MEM,CPUS,APPEND,TIMEOUT,TESTS,TRIALS,TRIALS_PER_CLASS,CLASSES,WITHOUT,SEED,JOBS,ROUNDS,DOOR,RESUME,MINUTES,REPLAY,WORKLOADS,MODES,CLOCKS,RUNS,BENCH_DIR,EPOCHS,SETTLE,WINDOW_MS,REGION,KEEP,CONSOLE,V,http_proxy,https_proxy
 	[ "$(id -u)" -ne 0 ] || return 0
 	command -v sudo >/dev/null || die "root is needed: become root or install sudo"
 	export KMIRROR_CACHE=$CACHE

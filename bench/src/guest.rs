@@ -4,9 +4,10 @@
 
 use crate::mode::Mode;
 use crate::peer::Kind;
-use crate::settings;
+use crate::sample::Parts;
 use crate::tenant::{Done, Tenant};
 use crate::window::{cover, Coverage, Effort, Meter};
+use crate::{probe, settings};
 use anyhow::{Context, Result};
 use kmirror_selftests::cgroup::Cgroup;
 use kmirror_selftests::mirror::Mirror;
@@ -29,6 +30,8 @@ const SAMPLES: u32 = 11;
 struct Row {
     workload: String,
     mode: String,
+    /// Which of several of the same.
+    run: u32,
     units: u64,
     ns: u64,
     #[serde(flatten)]
@@ -61,14 +64,20 @@ struct Tracked {
     effort: Effort,
     /// What was done to begin with.
     first: Effort,
-    /// What was done in a window in which the mirror's thread was not interrupted: only here its
-    /// `scan_ns` and `copy_ns` hold no time of others.
-    split: Effort,
-    coverage: Coverage,
+    #[serde(flatten)]
+    details: Option<Details>,
     /// Pages that could be current.
     protected: u64,
     /// Bytes of replicas.
     replica: u64,
+}
+
+/// What is only looked at where time is counted.
+#[derive(Debug, Serialize)]
+struct Details {
+    /// Where the mirror's thread was found at work, in a window in which it was watched.
+    parts: Parts,
+    coverage: Coverage,
 }
 
 pub(crate) fn run() -> Result<()> {
@@ -86,12 +95,18 @@ pub(crate) fn run() -> Result<()> {
 fn measure(tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
     let modes = settings::text("modes")?;
     let modes: Vec<Mode> = modes.split(',').map(Mode::parse).collect::<Result<_>>()?;
+    let runs: u32 = settings::number("runs")?;
     // The memory controller says whose a page of a file is.
     file::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
-    for workload in settings::text("workloads")?.split(',') {
+    let workload = settings::text("workload")?;
+    if let Some(probe) = probe::Kind::parse(&workload) {
+        return tell(&probe.measure().context(workload)?);
+    }
+    // In turn: what changes on the machine while a clock runs changes all modes.
+    for run in 0..runs {
         for &mode in &modes {
             provide(mode)?;
-            let row = one(workload, mode).with_context(|| format!("{workload}, {mode}"))?;
+            let row = one(&workload, mode, run).with_context(|| format!("{workload}, {mode}"))?;
             tell(&serde_json::to_string(&row)?)?;
         }
     }
@@ -111,7 +126,7 @@ fn provide(mode: Mode) -> Result<()> {
 }
 
 /// One workload under one mode, from its start to its end.
-fn one(workload: &str, mode: Mode) -> Result<Row> {
+fn one(workload: &str, mode: Mode, run: u32) -> Result<Row> {
     let cgroup = Cgroup::at("/").child("bench")?;
     let register = matches!(mode, Mode::Peer(Kind::PagemapScan, _));
     let mut tenant = Tenant::start(workload, cgroup, register)?;
@@ -135,6 +150,7 @@ fn one(workload: &str, mode: Mode) -> Result<Row> {
     Ok(Row {
         workload: workload.to_owned(),
         mode: mode.to_string(),
+        run,
         units: done.units,
         ns: u64::try_from(done.time.as_nanos())?,
         extra,
@@ -151,21 +167,30 @@ fn epochs(tenant: &mut Tenant, interval: Duration) -> Result<(Done, Tracked)> {
     let meter = Meter::of(tenant)?;
     let first = meter.settle(tenant, interval, settle)?;
     let (done, effort) = meter.work(tenant, interval * count)?;
-    let split = meter.split(tenant, interval * count.div_ceil(2))?;
     let replica = meter.mirror().number("current")?;
     let protected = meter.mirror().stat("protected")?;
-    let coverage = cover(tenant, meter.mirror(), interval / SAMPLES, SAMPLES * 2)?;
+    let details = settings::counting()?
+        .then(|| details(tenant, &meter, interval))
+        .transpose()?;
     let tracked = Tracked {
         interval_ms: u64::try_from(interval.as_millis())?,
         effort,
         first,
-        split,
-        coverage,
+        details,
         protected,
         replica,
     };
     meter.mirror().set("mode", "off")?;
     Ok((done, tracked))
+}
+
+/// What the work of kmirror consists of, and what it is good for.
+fn details(tenant: &mut Tenant, meter: &Meter, interval: Duration) -> Result<Details> {
+    let epochs = window_epochs(interval)?.div_ceil(2);
+    Ok(Details {
+        parts: meter.watch(tenant, interval * epochs)?,
+        coverage: cover(tenant, meter.mirror(), interval / SAMPLES, SAMPLES * epochs)?,
+    })
 }
 
 /// Epochs of a window.

@@ -6,11 +6,15 @@
 //! bench guest                  measures what the kernel's command line names, and tells the host
 //! bench work NAME CGROUP       a workload; started by the former, moves itself into that cgroup
 //! bench track KIND CGROUP MS   a tracker of another kind, to compare with
+//! bench native                 on the host itself: how fast pages are copied and hashed
 //! ```
 
 mod guest;
 mod mode;
+mod native;
 mod peer;
+mod probe;
+mod sample;
 mod settings;
 mod tenant;
 mod window;
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
         ["guest"] => guest::run(),
         ["work", name, cgroup] => work::run(name, cgroup.as_ref()),
         ["track", kind, cgroup, ms] => track(kind, cgroup, ms),
+        ["native"] => native::run(),
+        ["--victim", ..] => kmirror_selftests::victim::serve(&args[1..]),
         _ => usage(),
     };
     match result {
@@ -44,5 +50,5 @@ fn track(kind: &str, cgroup: &str, ms: &str) -> Result<()> {
 }
 
 fn usage() -> Result<()> {
-    bail!("bench guest | work NAME CGROUP | track KIND CGROUP MS")
+    bail!("bench guest | work NAME CGROUP | track KIND CGROUP MS | native")
 }

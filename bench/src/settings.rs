@@ -20,3 +20,8 @@ pub(crate) fn number<T: FromStr>(name: &str) -> Result<T> {
     let number = text.parse().ok();
     number.with_context(|| format!("bench.{name}={text} is no number"))
 }
+
+/// Whether the guest's clock counts instructions. Otherwise it shows the time of day.
+pub(crate) fn counting() -> Result<bool> {
+    Ok(text("clock")? == "instructions")
+}

@@ -2,11 +2,11 @@
 
 //! One window of a workload's work, and what kmirror did meanwhile.
 
+use crate::sample::{Parts, Profiler};
 use crate::tenant::{Done, Tenant};
 use anyhow::{bail, Context, Result};
 use kmirror_selftests::file;
 use kmirror_selftests::mirror::Mirror;
-use nix::errno::Errno;
 use nix::time::{clock_gettime, ClockId};
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -121,23 +121,11 @@ impl Meter {
         bail!("no {epochs} epochs in so many times {interval:?}");
     }
 
-    /// A window in which the mirror's thread goes before everything else, and is not interrupted.
-    /// `scan_ns` and `copy_ns` are what a clock says, not CPU time.
-    pub(crate) fn split(&self, tenant: &mut Tenant, time: Duration) -> Result<Effort> {
-        self.schedule(libc::SCHED_FIFO, 50)?;
-        let (_, effort) = self.work(tenant, time)?;
-        self.schedule(libc::SCHED_OTHER, 0)?;
-        Ok(effort)
-    }
-
-    fn schedule(&self, policy: i32, priority: i32) -> Result<()> {
-        let param = libc::sched_param {
-            sched_priority: priority,
-        };
-        // SAFETY: The structure outlives the call, which only reads it.
-        let result = unsafe { libc::sched_setscheduler(self.worker.as_raw(), policy, &param) };
-        Errno::result(result).context("sched_setscheduler")?;
-        Ok(())
+    /// A window in which the mirror's thread is watched: which part of its work takes which share of its time.
+    pub(crate) fn watch(&self, tenant: &mut Tenant, time: Duration) -> Result<Parts> {
+        let profiler = Profiler::of(self.worker)?;
+        tenant.work(time)?;
+        profiler.parts()
     }
 }
 

@@ -6,7 +6,7 @@
 use super::Work;
 use crate::peer;
 use crate::tenant::REGISTER;
-use anyhow::Result;
+use anyhow::{ensure, Result};
 use kmirror_selftests::rng::Rng;
 use kmirror_selftests::{PAGE, PAGE_SIZE};
 use std::hint::black_box;
@@ -19,20 +19,29 @@ const WORDS: usize = PAGE_SIZE / size_of::<u64>();
 /// Pages of a unit.
 const PART: usize = 1024;
 
+/// Pages of a MiB.
+const MIB: usize = (1 << 20) / PAGE_SIZE;
+
 /// Memory that is all there. Atomics, relaxed: plain loads and stores, each of which is made.
 fn memory() -> Result<Vec<AtomicU64>> {
-    let memory: Vec<AtomicU64> = (1..=(PAGES * WORDS) as u64).map(AtomicU64::new).collect();
+    filled(PAGES, |word| word)
+}
+
+/// So many pages of it, each word as `content` has it for its number, from 1 on.
+fn filled(pages: usize, content: impl Fn(u64) -> u64) -> Result<Vec<AtomicU64>> {
+    let words = 1..=(pages * WORDS) as u64;
+    let memory: Vec<AtomicU64> = words.map(|word| AtomicU64::new(content(word))).collect();
     if std::env::var_os(REGISTER).is_some() {
         let start = (memory.as_ptr().addr() as u64).next_multiple_of(PAGE);
         // Until the process ends.
-        std::mem::forget(peer::register(start, ((PAGES - 1) * PAGE_SIZE) as u64)?);
+        std::mem::forget(peer::register(start, ((pages - 1) * PAGE_SIZE) as u64)?);
     }
     Ok(memory)
 }
 
-/// Part number `turn` of memory, round and round.
-fn part(memory: &[AtomicU64], turn: usize) -> &[AtomicU64] {
-    let first = turn % (PAGES / PART) * PART * WORDS;
+/// Part number `turn` of the first `pages` of memory, round and round.
+fn part(memory: &[AtomicU64], pages: usize, turn: usize) -> &[AtomicU64] {
+    let first = turn % (pages / PART) * PART * WORDS;
     &memory[first..first + PART * WORDS]
 }
 
@@ -53,7 +62,7 @@ impl SequentialRead {
 
 impl Work for SequentialRead {
     fn unit(&mut self) -> Result<()> {
-        let sum = part(&self.memory, self.turn)
+        let sum = part(&self.memory, PAGES, self.turn)
             .iter()
             .fold(0_u64, |sum, word| sum.wrapping_add(word.load(Relaxed)));
         black_box(sum);
@@ -62,16 +71,34 @@ impl Work for SequentialRead {
     }
 }
 
-/// Writes all memory, word by word.
+/// Writes memory, word by word.
 pub(super) struct SequentialWrite {
     memory: Vec<AtomicU64>,
+    pages: usize,
     turn: usize,
 }
 
 impl SequentialWrite {
+    /// All of it.
     pub(super) fn new() -> Result<Self> {
+        Self::of(PAGES, PAGES)
+    }
+
+    /// The same work, by one who has `mib` of memory and leaves the rest alone.
+    pub(super) fn among(mib: usize) -> Result<Self> {
+        ensure!(mib * MIB >= PAGES, "{mib} MiB are less than are written");
+        Self::of(PAGES, mib * MIB)
+    }
+
+    /// Less work of the same kind.
+    pub(super) fn small() -> Result<Self> {
+        Self::of(2 * PART, 2 * PART)
+    }
+
+    fn of(pages: usize, there: usize) -> Result<Self> {
         Ok(Self {
-            memory: memory()?,
+            memory: filled(there, |word| word)?,
+            pages,
             turn: 0,
         })
     }
@@ -79,10 +106,43 @@ impl SequentialWrite {
 
 impl Work for SequentialWrite {
     fn unit(&mut self) -> Result<()> {
-        for word in part(&self.memory, self.turn) {
+        for word in part(&self.memory, self.pages, self.turn) {
             word.store(self.turn as u64, Relaxed);
         }
         self.turn += 1;
+        Ok(())
+    }
+}
+
+/// Reads a word of each of some pages, and leaves all others alone. Nothing is ever dirty.
+pub(super) struct Reread {
+    memory: Vec<AtomicU64>,
+    touched: usize,
+}
+
+impl Reread {
+    /// Of `mib` of memory, `touched` of them.
+    pub(super) fn new(touched: usize, mib: usize) -> Result<Self> {
+        ensure!(touched <= mib, "{touched} MiB are more than {mib} MiB");
+        Ok(Self {
+            memory: filled(mib * MIB, |word| word)?,
+            touched: touched * MIB,
+        })
+    }
+
+    /// Pages that hold one value over and over, each a value of its own.
+    pub(super) fn same_filled() -> Result<Self> {
+        Ok(Self {
+            memory: filled(PAGES, |word| (word - 1) / WORDS as u64)?,
+            touched: PAGES,
+        })
+    }
+}
+
+impl Work for Reread {
+    fn unit(&mut self) -> Result<()> {
+        let words = self.memory.iter().step_by(WORDS).take(self.touched);
+        black_box(words.fold(0_u64, |sum, word| sum.wrapping_add(word.load(Relaxed))));
         Ok(())
     }
 }
@@ -138,7 +198,7 @@ impl MovingWrite {
 
 impl Work for MovingWrite {
     fn unit(&mut self) -> Result<()> {
-        for word in part(&self.memory, self.turn / Self::PASSES) {
+        for word in part(&self.memory, PAGES, self.turn / Self::PASSES) {
             word.store(self.turn as u64, Relaxed);
         }
         self.turn += 1;

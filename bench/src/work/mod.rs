@@ -48,8 +48,21 @@ fn make(name: &str) -> Result<Box<dyn Work>> {
         "pgbench" => Box::new(postgres::Pgbench::new()?),
         "compile" => Box::new(tool::Tool::compile()),
         "stress-ng" => Box::new(tool::Tool::stress()),
-        _ => bail!("there is no workload {name}"),
+        "small-write" => Box::new(memory::SequentialWrite::small()?),
+        "same-filled" => Box::new(memory::Reread::same_filled()?),
+        _ => match sizes(name)[..] {
+            ["scale", mib] => Box::new(memory::SequentialWrite::among(mib.parse()?)?),
+            ["reread", touched, mib] => {
+                Box::new(memory::Reread::new(touched.parse()?, mib.parse()?)?)
+            }
+            _ => bail!("there is no workload {name}"),
+        },
     })
+}
+
+/// The parts of the name of a workload that comes in sizes: its kind, and numbers of MiB.
+fn sizes(name: &str) -> Vec<&str> {
+    name.split('-').collect()
 }
 
 /// Moves into a cgroup, sets `name` up, says `ready`, and then, for each line with a number of

@@ -22,10 +22,19 @@ pub(super) fn command(words: &[&str]) -> Command {
     command
 }
 
-/// Runs one to its end, which must be a good one.
+/// Runs one to its end, which must be a good one. If it is not, what it has complained of is told.
 pub(super) fn run(words: &[&str]) -> Result<()> {
-    let status = command(words).status().with_context(|| words.join(" "))?;
-    ensure!(status.success(), "{}: {status}", words.join(" "));
+    let output = command(words)
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| words.join(" "))?;
+    ensure!(
+        output.status.success(),
+        "{}: {}: {}",
+        words.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
     Ok(())
 }
 

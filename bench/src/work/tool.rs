@@ -10,12 +10,13 @@ use anyhow::Result;
 pub(super) struct Tool(Vec<&'static str>);
 
 impl Tool {
-    /// gcc, with optimisation, on two real files (from the kernel's scripts/dtc/libfdt).
+    /// gcc, with optimisation, on two real files (from the kernel's scripts/dtc/libfdt), which name
+    /// their own headers as if the system had them.
     pub(super) fn compile() -> Self {
         Self(vec![
             "/bin/sh",
             "-c",
-            "cd /kmirror/libfdt && for f in fdt_rw fdt_ro; do gcc -O2 -c -o /tmp/$f.o $f.c || exit; done",
+            "cd /kmirror/libfdt && for f in fdt_rw fdt_ro; do gcc -O2 -I. -c -o /tmp/$f.o $f.c || exit; done",
         ])
     }
 

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the results of `make bench` come to: slowdowns, shares, slopes, and the targets beside what was measured."""
+
+import statistics
+
+# What kMemvisor reported for its nearest row (HPDC 2013, slides): "no overhead", 33 %, 55 %, usertests 43 %, commands 5 %,
+# thttpd at most 10 %, SQLite about double, compilation 6 %.
+KMEMVISOR = {
+    "seq-read": 1.0,
+    "seq-write": 1.33,
+    "stress-write": 1.55,
+    "suite": 1.43,
+    "commands": 1.05,
+    "nginx": 1.10,
+    "sqlite-create": 2.0,
+    "sqlite-insert": 2.0,
+    "sqlite-select": 2.0,
+    "sqlite-update": 2.0,
+    "sqlite-delete": 2.0,
+    "compile": 1.06,
+}
+# In the order of the table.
+ORDER = (
+    "seq-read seq-write stress-write moving-write suite commands sqlite-create sqlite-insert sqlite-select sqlite-update "
+    "sqlite-delete nginx compile redis redis-read redis-bgsave pgbench caddy stress-ng"
+).split()
+PAGE = 4096
+# Programs that are to cost next to nothing.
+PROGRAMS = [name for name in ORDER if name.startswith("sqlite-") or name in ("nginx", "compile", "suite", "commands")]
+
+
+def cost(row):
+    """Instructions, or nanoseconds, for a unit of work."""
+    return row["ns"] / row["units"]
+
+
+def slowdown(rows, row):
+    """Against the same work without kmirror, in the same boot and run."""
+    base = rows.get((row["workload"], "absent", row["clock"], row["run"]))
+    return cost(row) / cost(base) if base else None
+
+
+def figures(rows, row, machine):
+    """What the table says of a row."""
+    result = {"slowdown": slowdown(rows, row)}
+    if "worker_ns" in row:
+        result["worker"] = row["worker_ns"] / row["ns"]
+        result["copied"] = row["copied"] / max(1, row["epochs"] if "epochs" in row else row["rounds"])
+    if "parts" in row:
+        # The shares of a window that was watched, of the time of one that was not.
+        whole = sum(row["parts"].values())
+        result["parts"] = {name: result["worker"] * part / max(1, whole) for name, part in row["parts"].items()}
+        # Copies count many instructions for what a real CPU does in one: what the same bytes cost in memcpy().
+        result["memcpy"] = row["copied"] * PAGE / machine["memcpy_bytes_per_s"] * 1e9 / row["ns"]
+        result["coverage"] = row["coverage"]["mean"] / 1e6
+        result["worst"] = row["coverage"]["worst"] / 1e6
+        result["replica_mib"] = row["replica"] / 2**20
+    return result
+
+
+def spread(rows, workload, mode):
+    """The slowdowns of all runs by the clock: median, least and greatest."""
+    runs = [slowdown(rows, row) for row in rows.values() if (row["workload"], row["mode"], row["clock"]) == (workload, mode, "wall")]
+    runs = [run for run in runs if run]
+    return (statistics.median(runs), min(runs), max(runs), len(runs)) if runs else None
+
+
+def epoch(rows, workload, mode="tracked-1000"):
+    """Instructions of the mirror's thread for an epoch."""
+    row = rows.get((workload, mode, "instructions", 0))
+    return row["worker_ns"] / max(1, row["epochs"]) if row else None
+
+
+def slopes(rows):
+    """Instructions for a page that is clean and was touched, and for 2 MiB that nobody has touched."""
+    costs = [epoch(rows, f"reread-{touched}-{mib}") for touched, mib in ((32, 64), (64, 64), (64, 128))]
+    if None in costs:
+        return None, None
+    half, all_of_it, among = costs
+    untouched = (among - all_of_it) / 32
+    return (all_of_it - half) / 8192 + untouched / 512, untouched
+
+
+class Targets:
+    """What was promised, what was measured, and whether that is good enough."""
+
+    def __init__(self, rows, probes, machine):
+        self.rows, self.probes, self.machine = rows, probes, machine
+        self.list = []
+        self.costs()
+        self.coverages()
+        self.parts()
+
+    def add(self, what, limit, measured, good, unit="{:.3f}"):
+        """One of them; `good` is asked only of what was measured."""
+        if measured is None:
+            self.list.append({"what": what, "target": limit, "measured": "not measured", "met": None})
+        else:
+            said = unit.format(measured)
+            self.list.append({"what": what, "target": limit, "measured": said, "value": measured, "met": bool(good(measured))})
+
+    def ratio(self, workload, mode):
+        row = self.rows.get((workload, mode, "instructions", 0))
+        return slowdown(self.rows, row) if row else None
+
+    def costs(self):
+        limits = {"seq-read": (1.002, 1.002), "seq-write": (1.05, 1.15), "stress-write": (1.10, 1.25)}
+        limits |= {name: (1.02, 1.06) for name in PROGRAMS}
+        for workload, both in limits.items():
+            for ms, limit in zip((1000, 100), both):
+                measured = self.ratio(workload, f"tracked-{ms}")
+                self.add(f"{workload}, {ms} ms", f"≤ {limit}", measured, lambda ratio, limit=limit: ratio <= limit, "{:.4f}")
+        off = [(self.ratio(name, "off") or 0, name) for name in ORDER]
+        worst, name = max(off)
+        self.add(f"off, the dearest ({name})", "≤ 1.001", worst or None, lambda ratio: ratio <= 1.001, "{:.4f}")
+
+    def coverages(self):
+        for workload in ("nginx", "sqlite-select", "redis-read"):
+            for ms, limit in ((1000, 99), (100, 99.9)):
+                row = self.rows.get((workload, f"tracked-{ms}", "instructions", 0))
+                mean = row["coverage"]["mean"] / 1e4 if row else None
+                self.add(f"coverage of {workload}, {ms} ms", f"≥ {limit} %", mean, lambda got, limit=limit: got >= limit, "{:.2f} %")
+
+    def parts(self):
+        for clock, where in (("instructions", "in instructions"), ("wall", "by the clock")):
+            found = self.probes.get(("restore", clock))
+            ratio = found and statistics.median(found["restore"]["elapsed_ns"]) / statistics.median(found["soft_offline"]["elapsed_ns"])
+            self.add(f"restore against soft_offline_page(), {where}", "≤ 1.3", ratio, lambda got: got <= 1.3)
+        touched, untouched = slopes(self.rows)
+        self.add("a clean, touched PTE", "≤ 20 instructions", touched, lambda got: got <= 20, "{:.1f}")
+        self.add("2 MiB that nobody touched", "≤ 40 instructions", untouched, lambda got: got <= 40, "{:.0f}")
+        small, large = (epoch(self.rows, f"scale-{mib}") for mib in (1024, 8192))
+        self.add("an epoch with 8 GiB against 1 GiB", "≤ 1.2", small and large and large / small, lambda got: got <= 1.2, "{:.2f}")
+        share = self.machine["hashed_bytes_per_s"] / self.machine["memcpy_bytes_per_s"] if self.machine else None
+        self.add("copy and hash of pages against memcpy(), on the machine itself", "≥ 0.9", share, lambda got: got >= 0.9)
+        copies = self.probes.get(("copy", "wall"))
+        share = copies and statistics.median(copies["memcpy"]["elapsed_ns"]) / statistics.median(copies["copy_ns"])
+        self.add("replicas against memcpy(), in a guest, by the clock", "≥ 0.9", share, lambda got: got >= 0.9)
+        found = self.probes.get(("metadata", "instructions"))
+        size = found and found["slot_bytes"] + found["index_bytes"]
+        self.add("metadata of a protected page", "≤ 32 bytes", size, lambda got: got <= 32, "{:.1f}")
+        # The stack and heap of the program are not of one value.
+        size = found and found["same_filled_replica_bytes"] / 2**20
+        self.add("replicas of 64 MiB of same-filled pages", "none", size, lambda got: got < 1, "{:.1f} MiB")
