@@ -130,6 +130,92 @@ fn each_state_of_a_page_has_its_sentence() {
 }
 
 #[test]
+fn what_speaks_against_a_page_is_said() {
+    let maps = |name: &str, flags: &str| {
+        format!("00010000-00011000 rw-p 00000000 00:00 0 {name}\nVmFlags: rd wr {flags}\n")
+    };
+    let (lru, writeback) = (1 << 5, 1 << 8);
+    type Change = fn(&Fake);
+    let nothing: Change = |_| ();
+    let cases: [(u64, String, Change, &str); 7] = [
+        (ANON, maps("[stack]", "ss"), nothing, "shadow stack"),
+        (ANON, maps("/dev/mem", "io"), nothing, "memory of a device"),
+        (lru, maps("/usr/bin/x", ""), nothing, "clean page of a file"),
+        (
+            lru,
+            maps("[vvar]", ""),
+            nothing,
+            "no memory that can be mirrored",
+        ),
+        (
+            ANON,
+            maps("[heap]", ""),
+            |fake| {
+                let stat = "protected 10\ncurrent 9\nnotifier 1\n";
+                fake.group(WEB, "tracked", stat, "restored 0\n");
+            },
+            "may have a secondary MMU",
+        ),
+        (
+            ANON | writeback,
+            maps("[heap]", ""),
+            nothing,
+            "being written back",
+        ),
+        (
+            ANON,
+            maps("[heap]", ""),
+            |fake| std::fs::remove_file(fake.path("/sys/kernel/debug/kmirror/replicas")).unwrap(),
+            "not flagged as mirrored",
+        ),
+    ];
+    for (flags, smaps, change, says) in cases {
+        let fake = with_page("tracked", PRESENT, flags, false, 0);
+        fake.write("/proc/77/smaps", &smaps);
+        change(&fake);
+        let text = fake.ok(&["doctor", "--pid", "77", "--addr", "0x10000"]);
+        assert!(
+            text.contains(says) && text.contains("-> "),
+            "{says}: {text}"
+        );
+    }
+}
+
+#[test]
+fn what_keeps_a_cgroup_from_being_covered_is_said() {
+    let stat = "protected 1000\ncurrent 100\nstale 1\nunmirrored 0\npinned 1\nlazyfree 2\nhuge 3\nshared_foreign 4\nnotifier 5\n\
+        locked 6\nshadow_stack 7\nnot_user 8\nno_memory 9\nbusy 10\nno_space 11\nover_limit 12\nepochs 10\nlate 5\n";
+    let fake = Fake::loaded();
+    fake.group("/a", "tracked", stat, "restored 0\nunrestorable 3\n");
+    let text = fake.ok(&["doctor", "a"]);
+    for says in [
+        "10.00 % of",
+        "1 page is written since",
+        "1 page is held by somebody",
+        "2 pages are given away with MADV_FREE",
+        "3 pages are hugetlb pages of 1 GiB",
+        "4 pages are mapped by processes outside",
+        "5 pages are of a process with a secondary MMU",
+        "6 pages are being worked on",
+        "7 pages are shadow stacks",
+        "8 pages are freed or written back",
+        "9 pages are without a replica because the system is short",
+        "10 pages are unreadable",
+        "11 pages are without a replica because the mirror region is full",
+        "12 pages are without a replica because of mirror.max",
+        "kmirrorctl set /a max=SIZE",
+        "5 epochs did not begin in time",
+        "3 pages lost to memory errors",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    fake.group("/a", "tracked", "protected 0\ncurrent 0\n", "");
+    assert!(fake
+        .ok(&["doctor", "a"])
+        .contains("has no memory to protect"));
+}
+
+#[test]
 fn each_fault_of_the_set_up_is_found() {
     let mut fakes: Vec<(Fake, &str)> = Vec::new();
     let bare = Fake::bare();
