@@ -4,7 +4,7 @@
 
 use crate::mode::Mode;
 use crate::peer::Kind;
-use crate::sample::Parts;
+use crate::sample::{Parts, Profiler};
 use crate::tenant::{Done, Tenant};
 use crate::window::{cover, Coverage, Effort, Meter};
 use crate::{probe, settings};
@@ -75,7 +75,7 @@ struct Tracked {
 /// What is only looked at where time is counted.
 #[derive(Debug, Serialize)]
 struct Details {
-    /// Where the mirror's thread was found at work, in a window in which it was watched.
+    /// Where the mirror's thread was found at work.
     parts: Parts,
     coverage: Coverage,
 }
@@ -187,9 +187,12 @@ fn epochs(tenant: &mut Tenant, interval: Duration) -> Result<(Done, Tracked)> {
 /// What the work of kmirror consists of, and what it is good for.
 fn details(tenant: &mut Tenant, meter: &Meter, interval: Duration) -> Result<Details> {
     let epochs = window_epochs(interval)?.div_ceil(2);
+    // Whoever reads the coverage walks page tables too, but in another thread.
+    let profiler = Profiler::of(meter.worker())?;
+    let coverage = cover(tenant, meter.mirror(), interval / SAMPLES, SAMPLES * epochs)?;
     Ok(Details {
-        parts: meter.watch(tenant, interval * epochs)?,
-        coverage: cover(tenant, meter.mirror(), interval / SAMPLES, SAMPLES * epochs)?,
+        parts: profiler.parts()?,
+        coverage,
     })
 }
 
