@@ -23,8 +23,9 @@ def merge(files):
     for name in files:
         with open(name, encoding="utf-8") as file:
             results = json.load(file)
-        here = results.get("machines") or [{"machine": results["machine"], "settings": results["settings"]}]
-        for of in results["rows"] + results["probes"]:
+        here = results.get("machines") or ([{key: results[key] for key in ("machine", "settings")}] if "machine" in results else [])
+        # Of the first results there is no machine, and rows did not say by which clock.
+        for of in results["rows"] + results["probes"] if here else []:
             on = here[of.pop("on", 0)]
             if on not in machines:
                 machines.append(on)
