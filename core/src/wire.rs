@@ -50,19 +50,23 @@
 //! check it: it has a hash of its own for each replica, and reads a healed frame before it uses it.
 
 mod bytes;
+pub mod code;
 pub mod config;
 pub mod header;
 pub mod heal;
 pub mod hello;
+pub mod kind;
 pub mod place;
 pub mod request;
 pub mod status;
 pub mod store;
 
+pub use code::Code;
 pub use config::Config;
-pub use header::{AnswerHeader, Code, Kind, RequestHeader, Rubbish, HEADER_BYTES};
+pub use header::{AnswerHeader, RequestHeader, Rubbish, HEADER_BYTES};
 pub use heal::{Frames, Heal, HealAnswer, Rescue};
 pub use hello::{features, Domain, Domains, Hello, HelloAnswer, MAX_DOMAINS, NO_NODE};
+pub use kind::Kind;
 pub use place::{placed, Place, PlaceAnswer, Range, MAX_RANGES};
 pub use request::{Request, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES};
 pub use status::Status;

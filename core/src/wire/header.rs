@@ -3,178 +3,13 @@
 //! What each request and each answer begins with.
 
 use super::bytes::{Reader, Writer};
+use super::code::Code;
+use super::kind::Kind;
 
 /// Bytes of the header of a request, and of an answer.
 pub const HEADER_BYTES: usize = 32;
 
 const MAGIC: [u8; 4] = *b"KMIR";
-
-/// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u16)]
-pub enum Kind {
-    /// Which version, what the service can and holds.
-    Hello = 1,
-    /// Keep memory on another node, locked; where is it?
-    Place = 2,
-    /// Fresh backing for a broken frame.
-    Heal = 3,
-    /// Keep 4 KiB under a slot's number.
-    Store = 4,
-    /// Give them back.
-    Fetch = 5,
-    /// Forget them.
-    Drop = 6,
-    /// Counters.
-    Status = 7,
-    /// The bytes behind a frame that cannot be read.
-    Rescue = 8,
-}
-
-impl Kind {
-    /// All of them, by number.
-    pub const ALL: [Self; 8] = [
-        Self::Hello,
-        Self::Place,
-        Self::Heal,
-        Self::Store,
-        Self::Fetch,
-        Self::Drop,
-        Self::Status,
-        Self::Rescue,
-    ];
-
-    /// Its number on the wire.
-    pub const fn number(self) -> u16 {
-        self as u16
-    }
-
-    /// `None` for a number that has no meaning.
-    pub fn from_number(number: u16) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.number() == number)
-    }
-
-    /// Its name, in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hello => "hello",
-            Self::Place => "place",
-            Self::Heal => "heal",
-            Self::Store => "store",
-            Self::Fetch => "fetch",
-            Self::Drop => "drop",
-            Self::Status => "status",
-            Self::Rescue => "rescue",
-        }
-    }
-
-    /// Bytes of body and data in the answer when it is [`Code::Ok`].
-    pub const fn answer_bytes(self) -> usize {
-        match self {
-            Self::Hello => super::HelloAnswer::BYTES,
-            Self::Place => super::PlaceAnswer::BYTES,
-            Self::Heal => super::HealAnswer::BYTES,
-            Self::Store => 0,
-            Self::Fetch => super::FetchAnswer::BYTES + super::DATA_BYTES,
-            Self::Drop => super::DropAnswer::BYTES,
-            Self::Status => super::Status::BYTES,
-            Self::Rescue => super::DATA_BYTES,
-        }
-    }
-}
-
-/// How a request has ended. Unless it is [`Ok`](Self::Ok), nothing has changed on the host but
-/// where a code says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u32)]
-pub enum Code {
-    /// As asked.
-    Ok = 0,
-    /// A kind of request that the service does not know.
-    Kind = 1,
-    /// The request, or the room for the answer, is too short or too long.
-    Length = 2,
-    /// A value that is never right: a reserved field, an unaligned address, too many ranges.
-    Value = 3,
-    /// Another version than the one agreed on; in answer to HELLO: none in common.
-    Version = 4,
-    /// Another instance than this, or no HELLO yet. Everything stored is gone; say HELLO.
-    Instance = 5,
-    /// Too much under way; ask again.
-    Busy = 6,
-    /// A slot that the pool does not have.
-    Slot = 7,
-    /// No memory for it on the host.
-    Full = 8,
-    /// Nothing is stored under the slot's number.
-    Empty = 9,
-    /// The bytes do not fit their hash. STORE: the slot is empty now. FETCH: so it is.
-    Corrupt = 10,
-    /// No memory of the guest that it shares with the service.
-    Memory = 11,
-    /// Not for memory of this kind.
-    Unsupported = 12,
-    /// The rest of a host huge page is in use and cannot be kept; nothing was changed.
-    Neighbours = 13,
-    /// The host does not allow it to the service.
-    Denied = 14,
-    /// The host has failed. What the request would have changed is unknown.
-    Failed = 15,
-}
-
-impl Code {
-    /// All of them, by number.
-    pub const ALL: [Self; 16] = [
-        Self::Ok,
-        Self::Kind,
-        Self::Length,
-        Self::Value,
-        Self::Version,
-        Self::Instance,
-        Self::Busy,
-        Self::Slot,
-        Self::Full,
-        Self::Empty,
-        Self::Corrupt,
-        Self::Memory,
-        Self::Unsupported,
-        Self::Neighbours,
-        Self::Denied,
-        Self::Failed,
-    ];
-
-    /// Its number on the wire.
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
-
-    /// `None` for a number that has no meaning.
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.get(number as usize).copied()
-    }
-
-    /// Its name, in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Kind => "kind",
-            Self::Length => "length",
-            Self::Value => "value",
-            Self::Version => "version",
-            Self::Instance => "instance",
-            Self::Busy => "busy",
-            Self::Slot => "slot",
-            Self::Full => "full",
-            Self::Empty => "empty",
-            Self::Corrupt => "corrupt",
-            Self::Memory => "memory",
-            Self::Unsupported => "unsupported",
-            Self::Neighbours => "neighbours",
-            Self::Denied => "denied",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// The header of a request, 32 bytes:
 ///
@@ -380,22 +215,6 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(RequestHeader::parse(&bytes), Err(Code::Value), "bit {bit}");
         }
-    }
-
-    #[test]
-    fn numbers_have_one_meaning() {
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(kind.number() as usize, at + 1);
-            assert_eq!(Kind::from_number(kind.number()), Some(kind));
-        }
-        assert_eq!(Kind::from_number(0), None);
-        assert_eq!(Kind::from_number(9), None);
-        for (at, code) in Code::ALL.into_iter().enumerate() {
-            assert_eq!(code.number() as usize, at);
-            assert_eq!(Code::from_number(code.number()), Some(code));
-        }
-        assert_eq!(Code::from_number(16), None);
-        assert_eq!(Code::from_number(u32::MAX), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! in its 2 MiB of guest-physical memory.
 
 use super::bytes::{Reader, Writer};
-use super::header::{Code, Rubbish};
+use super::code::Code;
+use super::header::Rubbish;
 use super::DATA_BYTES;
 use crate::slot::SLOTS_PER_BLOCK;
 

@@ -4,7 +4,8 @@
 //! apart from each other.
 
 use super::bytes::{Reader, Writer};
-use super::header::{Code, Rubbish};
+use super::code::Code;
+use super::header::Rubbish;
 
 /// What a service may be able to do, and a guest may ask for. A bit that only one of them has is
 /// not used.

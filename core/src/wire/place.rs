@@ -3,7 +3,8 @@
 //! PLACE: keep memory of the guest on another node than its primaries, locked; and say where it is.
 
 use super::bytes::{Reader, Writer};
-use super::header::{Code, Rubbish};
+use super::code::Code;
+use super::header::Rubbish;
 use super::hello::Domains;
 
 /// Ranges of one PLACE at most.

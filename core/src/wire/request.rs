@@ -2,7 +2,9 @@
 
 //! A request as a whole: from bytes that a stranger has sent to a type whose values are sound.
 
-use super::header::{Code, Kind, RequestHeader, HEADER_BYTES};
+use super::code::Code;
+use super::header::{RequestHeader, HEADER_BYTES};
+use super::kind::Kind;
 use super::{Drop, Fetch, Heal, Hello, Place, Rescue, Store, DATA_BYTES, MAX_RANGES};
 
 /// Bytes of the longest request, header and data included: a HEAL that fills. A service need not

@@ -3,7 +3,8 @@
 //! STORE, FETCH and DROP: replicas that the host holds, each under the number of the guest's slot.
 
 use super::bytes::{Reader, Writer};
-use super::header::{Code, Rubbish};
+use super::code::Code;
+use super::header::Rubbish;
 use super::DATA_BYTES;
 
 /// A request STORE, 16 bytes after the header, and 4096 of data:
