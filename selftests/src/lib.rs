@@ -43,3 +43,26 @@ pub const PAGE: u64 = 4096;
 
 /// The same, as the size of something in memory.
 pub const PAGE_SIZE: usize = 4096;
+
+/// A number as people write it: decimal, or with 0x.
+pub fn number(text: &str) -> anyhow::Result<u64> {
+    use anyhow::Context;
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    number.with_context(|| format!("{text} is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers() {
+        for (text, number) in [("17", 17), ("0x1f", 31), ("0", 0)] {
+            assert_eq!(super::number(text).ok(), Some(number));
+        }
+        for text in ["", "0x", "1f", "-1", "18446744073709551616"] {
+            assert!(super::number(text).is_err(), "{text}");
+        }
+    }
+}

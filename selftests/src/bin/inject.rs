@@ -12,8 +12,8 @@
 
 use anyhow::{bail, Context, Result};
 use kmirror_selftests::cgroup::Cgroup;
-use kmirror_selftests::inject;
 use kmirror_selftests::pagemap::Entry;
+use kmirror_selftests::{inject, number};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -66,13 +66,4 @@ fn real_main() -> Result<()> {
         _ => bail!("either --cgroup and --pfn, or --pid and --addr"),
     }
     Ok(())
-}
-
-/// A number, decimal or with 0x.
-fn number(text: &str) -> Result<u64> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.with_context(|| format!("{text} is no number"))
 }

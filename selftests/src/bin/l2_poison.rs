@@ -5,7 +5,7 @@
 
 use anyhow::{ensure, Context, Result};
 use kmirror_selftests::nested::l2::L2;
-use kmirror_selftests::sigbus;
+use kmirror_selftests::{number, sigbus};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -30,13 +30,4 @@ fn real_main() -> Result<()> {
             .with_context(|| format!("frame {frame:#x}"))?;
     }
     Ok(())
-}
-
-/// A number, decimal or with 0x.
-fn number(text: &str) -> Result<u64> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    number.with_context(|| format!("{text} is no number"))
 }
