@@ -41,7 +41,7 @@ The file has the flags' names as keys, in TOML:
 
 QEMU needs its memory shared, and the device:
   -object memory-backend-memfd,id=ram,size=8G,share=on -machine memory-backend=ram
-  -chardev socket,id=kmirror,path=/run/kmirrord/web.sock,reconnect-ms=1000
+  -chardev socket,id=kmirror,path=/run/kmirrord/web.sock
   -device vhost-user-test-device-pci,chardev=kmirror,virtio-id=38,num_vqs=1,config_size=16";
 
 /// Writes the manual page.

@@ -15,6 +15,8 @@
 //! - [`ram`] is the guest's memory, [`nodes`] the host's;
 //! - [`cli`] and [`config`] are what the administrator says, [`metrics`] and [`journal`] what is
 //!   said to them;
+//! - [`relay`] is the other program, kmirrord-relay, which keeps QEMU's connection meanwhile when this one
+//!   is started anew;
 //! - [`confine`] takes away from the process what it does not need;
 //! - [`sys`] has the system calls, and all of the crate's `unsafe`.
 //!
@@ -38,6 +40,7 @@ pub mod nodes;
 pub mod place;
 pub mod pool;
 pub mod ram;
+pub mod relay;
 pub mod server;
 pub mod service;
 pub mod socket;

@@ -104,6 +104,48 @@ fn chains_that_are_no_request_are_given_back_unanswered() {
 }
 
 #[test]
+fn a_request_whose_answer_has_no_place_is_not_done() {
+    let (_folder, process) = started();
+    let mut guest = Guest::connect(&process);
+    guest.hello(false);
+    let body = [&Store::encode_head(4, hash(&DATA))[..], &DATA].concat();
+    let header = guest.header(Kind::Store, body.len()).encode();
+    let request = [&header[..], &body].concat();
+    guest
+        .memory
+        .write_slice(&request, GuestAddress(FREE))
+        .expect("memory");
+    // The last is where nothing else would be written: there is memory for the whole answer.
+    for (address, bytes) in [
+        (RAM_BYTES - 16, 32),
+        (RAM_BYTES, 4096),
+        (u64::MAX - 8, 4096),
+        (RAM_BYTES - 64, 4096),
+    ] {
+        let pieces = [
+            Piece {
+                address: FREE,
+                bytes: request.len() as u32,
+                writable: false,
+            },
+            Piece {
+                address,
+                bytes,
+                writable: true,
+            },
+        ];
+        assert_eq!(guest.send(&pieces), 0, "{address:#x}");
+        assert_eq!(fetch(&mut guest, 4), Code::Empty, "{address:#x}");
+    }
+    let mut last = [0xee; 64];
+    guest
+        .memory
+        .read_slice(&mut last, GuestAddress(RAM_BYTES - 64))
+        .expect("memory");
+    assert_eq!(last, [0; 64]);
+}
+
+#[test]
 fn a_queue_that_makes_no_sense_stops_this_device_only() {
     let (_folder, mut process) = started();
     let mut guest = Guest::connect(&process);

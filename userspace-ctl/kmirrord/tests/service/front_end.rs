@@ -47,8 +47,20 @@ impl Process {
 
     /// Starts it with `flags` and nothing else; its socket is at `socket`.
     pub(crate) fn spawn(socket: &Path, flags: &[&str]) -> Self {
+        Self::program(env!("CARGO_BIN_EXE_kmirrord"), socket, flags)
+    }
+
+    /// A relay before the service that listens at `service`.
+    pub(crate) fn relay(folder: &Path, service: &Path) -> Self {
+        let socket = folder.join("relay.sock");
+        let flags = [&socket, service].map(|path| path.to_str().expect("a path"));
+        let flags = ["--socket", flags[0], "--service", flags[1]];
+        Self::program(env!("CARGO_BIN_EXE_kmirrord-relay"), &socket, &flags)
+    }
+
+    fn program(program: &str, socket: &Path, flags: &[&str]) -> Self {
         let socket = socket.to_path_buf();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kmirrord"))
+        let mut child = Command::new(program)
             .args(["--log", "json", "--log-level", "debug"])
             .args(flags)
             .stderr(Stdio::piped())

@@ -5,4 +5,6 @@
 
 mod abuse;
 mod front_end;
+mod queue;
+mod relay;
 mod requests;

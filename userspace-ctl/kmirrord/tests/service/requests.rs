@@ -2,6 +2,7 @@
 
 //! Each request, from a queue in memory through the socket of a real kmirrord and back.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -288,6 +289,49 @@ fn a_frame_is_healed_and_its_neighbours_are_untouched() {
     assert_eq!(rescue(&mut guest, RAM_BYTES).0, Code::Memory);
     let status = status(&mut guest);
     assert_eq!((status.healed, status.unhealed, status.rescued), (2, 2, 1));
+}
+
+/// HEAL of a frame that holds 7s, in a guest whose memory is this file, after `change` was made to it:
+/// how it ended, and what is in the frame then.
+fn heal_in(file: File, change: impl Fn(&File)) -> (Code, Vec<u8>) {
+    file.set_len(RAM_BYTES).expect("it grows");
+    file.write_all_at(&[7; 4096], FREE).expect("a file");
+    let kept = file.try_clone().expect("a descriptor");
+    let folder = folder();
+    let process = Process::start(folder.path(), &[]);
+    let mut guest = Guest::connect_with(&process, file);
+    guest.hello(false);
+    change(&kept);
+    let heal = Heal {
+        address: FREE,
+        idle: Frames::ALL,
+        fill: None,
+    };
+    let code = guest.ask(Kind::Heal, &heal.encode()).0;
+    let mut bytes = vec![0; 4096];
+    kept.read_exact_at(&mut bytes, FREE).expect("memory");
+    (code, bytes)
+}
+
+#[test]
+fn no_hole_is_made_where_nothing_could_be_put_into_it() {
+    use rustix::fs::{fallocate, fcntl_add_seals, memfd_create};
+    use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+    const TMPFS: u64 = 0x0102_1994;
+    // A file on a disk: its pages are not the service's to replace.
+    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
+    let kind = rustix::fs::fstatfs(&file).expect("a file").f_type as u64;
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if kind == TMPFS || fallocate(&file, hole, 0, 4096).is_err() {
+        eprintln!("there is no disk whose files may have holes, so nothing is seen of them");
+    } else {
+        assert_eq!(heal_in(file, |_| ()), (Code::Unsupported, vec![7; 4096]));
+    }
+    // Memory of which the host allows no hole.
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create(c"guest", flags).expect("a memfd"));
+    let seal = |file: &File| fcntl_add_seals(file, SealFlags::FUTURE_WRITE).expect("it is sealed");
+    assert_eq!(heal_in(file, seal), (Code::Denied, vec![7; 4096]));
 }
 
 #[test]
