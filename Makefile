@@ -11,7 +11,7 @@ export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL
 export TRIALS TRIALS_PER_CLASS CLASSES WITHOUT SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
 export WORKLOADS MODES CLOCKS RUNS EPOCHS SETTLE WINDOW_MS REGION KEEP
 
-.PHONY: modules tools check model vm vm-nested test test-service test-nested soak fuzz demo survival bench kernel update rust-analyzer clean distclean help
+.PHONY: modules tools check series guards model vm vm-nested test test-service test-nested soak fuzz demo survival bench kernel update rust-analyzer clean distclean help
 
 modules:
 	@tools/module >/dev/null
@@ -21,6 +21,12 @@ tools:
 
 check:
 	@tools/check
+
+series:
+	@tools/series
+
+guards:
+	@tools/guards $(TESTS)
 
 model:
 	@tools/model $(MODEL)
@@ -85,6 +91,8 @@ help:
 #: make bench          what protection costs, in instructions and by the clock; WORKLOADS="name...", MODES="mode...",
 #:                     CLOCKS=instructions (docs/bench.md)
 #: make check          formatting, lints, host tests, the kernel patches
+#: make series         does the kernel build after each of its patches? (long)
+#: make guards         each guard of the module taken out: do its tests fall? (long; TESTS="guard..." for some)
 #: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
 #: make vm-nested HOST=script GUEST=script   run GUEST in a guest of the guest that runs HOST (docs/testing.md)
