@@ -12,8 +12,8 @@
 //! - [`rig`], [`victim`], [`memory`], [`sigbus`]: a protected victim and its memory;
 //! - [`soak`]: random errors under random work;
 //! - [`nested`]: a guest in the guest, and true machine checks;
-//! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`zram`], [`uffd`]: what the
-//!   kernel offers;
+//! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`kmemleak`], [`zram`], [`uffd`]:
+//!   what the kernel offers;
 //! - [`file`], [`wait`], [`rng`]: small helpers.
 
 pub mod case;
@@ -21,6 +21,7 @@ pub mod cases;
 pub mod cgroup;
 pub mod file;
 pub mod inject;
+pub mod kmemleak;
 pub mod kmsg;
 pub mod ktap;
 pub mod memory;

@@ -69,6 +69,9 @@ fn rig(cx: &Context, shared: bool) -> Result<Rig> {
 
 /// Room for the victims, which the machine may not have.
 fn pool() -> Result<file::Setting> {
+    // Many frames have broken by now, and one is enough to spoil a huge page.
+    file::write("/proc/sys/vm/drop_caches", "3")?;
+    file::write("/proc/sys/vm/compact_memory", "1")?;
     let pool = file::Setting::change("/proc/sys/vm/nr_hugepages", POOL)?;
     let have = file::meminfo("HugePages_Free")?;
     if have.to_string() != POOL {

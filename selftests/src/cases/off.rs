@@ -2,9 +2,10 @@
 
 //! Off means gone.
 
-use crate::case::{Case, Context};
+use crate::case::{skip, Case, Context};
 use crate::file;
 use crate::inject::Door;
+use crate::kmemleak::Search;
 use crate::module::{self, REGION};
 use crate::pagemap::{self, MIRRORED};
 use crate::rig::{must_be_empty, Rig};
@@ -22,6 +23,12 @@ pub(super) const CASES: &[Case] = &[
         cycles,
     )
     .limit(120),
+    Case::new(
+        "mode_cycles_kmemleak",
+        "no memory of the kernel is forgotten over 1,000 times off and on, and some of unloading",
+        forget_nothing,
+    )
+    .limit(300),
 ];
 
 fn off(cx: &Context) -> Result<()> {
@@ -61,20 +68,40 @@ const SLACK_KB: u64 = 2 << 10;
 
 fn cycles(cx: &Context) -> Result<()> {
     let mut rig = Rig::synced(cx, 256)?;
-    let off_and_on = |rig: &Rig| -> Result<()> {
-        rig.mirror.set("mode", "off")?;
-        ensure!(rig.mirror.number("current")? == 0, "replicas are left");
-        rig.mirror.track()?;
-        rig.sync()
+    must_not_sink(&mut rig, "off and on", CYCLES, off_and_on)?;
+    must_not_sink(&mut rig, "unloaded and loaded", RELOADS, reload)
+}
+
+const CYCLES: u64 = 1000;
+const RELOADS: u64 = 10;
+
+fn off_and_on(rig: &Rig) -> Result<()> {
+    rig.mirror.set("mode", "off")?;
+    ensure!(rig.mirror.number("current")? == 0, "replicas are left");
+    rig.mirror.track()?;
+    rig.sync()
+}
+
+fn reload(rig: &Rig) -> Result<()> {
+    module::unload("kmirror").context("rmmod kmirror")?;
+    module::load_kmirror(&format!("region={REGION}"))?;
+    rig.mirror.track()?;
+    rig.sync()
+}
+
+fn forget_nothing(cx: &Context) -> Result<()> {
+    let Some(search) = Search::from_now()? else {
+        skip!("the kernel does not look for lost memory (CONFIG_DEBUG_KMEMLEAK)");
     };
-    must_not_sink(&mut rig, "off and on", 1000, off_and_on)?;
-    let reload = |rig: &Rig| -> Result<()> {
-        module::unload("kmirror").context("rmmod kmirror")?;
-        module::load_kmirror(&format!("region={REGION}"))?;
-        rig.mirror.track()?;
-        rig.sync()
-    };
-    must_not_sink(&mut rig, "unloaded and loaded", 10, reload)
+    let mut rig = Rig::synced(cx, 256)?;
+    for page in 0..16 {
+        rig.must_restore(Door::Fail, page, 1)?;
+    }
+    (0..CYCLES).try_for_each(|_| off_and_on(&rig))?;
+    (0..RELOADS).try_for_each(|_| reload(&rig))?;
+    let lost = search.lost()?;
+    ensure!(lost.is_empty(), "lost:\n{lost}");
+    Ok(())
 }
 
 /// Free memory, without what lies in the lists of the CPUs: retiring a frame empties these.
