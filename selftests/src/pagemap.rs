@@ -9,6 +9,8 @@ use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+/// KPF_COMPOUND_HEAD or KPF_COMPOUND_TAIL: part of a large folio.
+pub const LARGE: u64 = 1 << 15 | 1 << 16;
 /// KPF_HWPOISON: retired, its contents are lost.
 pub const HWPOISON: u64 = 1 << 19;
 /// KPF_KSM: shared by KSM.

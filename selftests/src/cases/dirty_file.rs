@@ -28,6 +28,16 @@ pub(super) const CASES: &[Case] = &[
         ext4,
     ),
     Case::new(
+        "file_overlay",
+        "the same for a file of an overlay, whose pages are those of the file system below it",
+        overlay,
+    ),
+    Case::new(
+        "file_large",
+        "a large folio with dirty buffers, which cannot be split, moves as a whole",
+        large,
+    ),
+    Case::new(
         "file_truncated",
         "zeroing a part of a page when a file is cut makes the replica stale",
         truncated,
@@ -36,85 +46,132 @@ pub(super) const CASES: &[Case] = &[
 
 const PAGES: u64 = 16;
 
-/// A file system of the test's own.
+/// A file system of the test's own, where the victim looks for it.
 struct Disk {
+    /// Where file systems are mounted; the last one is that of the test.
+    mounts: Vec<PathBuf>,
     _zram: Option<Zram>,
-    at: PathBuf,
 }
 
 impl Disk {
     fn tmpfs(cx: &Context) -> Result<Self> {
-        let at = Self::place(cx)?;
-        mount(
-            Some("none"),
-            &at,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            None::<&str>,
-        )?;
-        Ok(Self { _zram: None, at })
+        let mut disk = Self {
+            mounts: Vec::new(),
+            _zram: None,
+        };
+        disk.mount(place(cx, "")?, Path::new("none"), "tmpfs", "")?;
+        Ok(disk)
     }
 
     fn ext4(cx: &Context) -> Result<Self> {
-        if !file::read("/proc/filesystems")?.contains("ext4") {
-            skip!("no ext4");
-        }
-        let zram = Zram::new(64 << 20)?;
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F"])
-            .arg(zram.device())
-            .output();
-        match made {
-            Ok(made) => ensure!(made.status.success(), "mkfs.ext4: {made:?}"),
-            Err(_) => skip!("no mkfs.ext4"),
-        }
-        let at = Self::place(cx)?;
-        mount(
-            Some(&zram.device()),
-            &at,
-            Some("ext4"),
-            MsFlags::empty(),
-            None::<&str>,
-        )?;
-        Ok(Self {
-            _zram: Some(zram),
-            at,
-        })
+        Self::ext4_at(place(cx, "")?)
     }
 
-    fn place(cx: &Context) -> Result<PathBuf> {
-        let at = Path::new("/run").join(cx.cgroup.path().file_name().context("no name")?);
-        std::fs::create_dir_all(&at)?;
-        Ok(at)
+    fn ext4_at(at: PathBuf) -> Result<Self> {
+        must_know("ext4")?;
+        let zram = Zram::new(64 << 20)?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(zram.device()))?;
+        let device = zram.device();
+        let mut disk = Self {
+            mounts: Vec::new(),
+            _zram: Some(zram),
+        };
+        disk.mount(at, &device, "ext4", "")?;
+        Ok(disk)
+    }
+
+    /// As a container has it: an image of erofs that is only read, and ext4 for what is written.
+    fn overlay(cx: &Context) -> Result<Self> {
+        must_know("overlay")?;
+        must_know("erofs")?;
+        let mut disk = Self::ext4_at(place(cx, ".upper")?)?;
+        let below = disk.mounts[0].clone();
+        let [content, image, upper, work] =
+            ["content", "image", "upper", "work"].map(|name| below.join(name));
+        for dir in [&content, &upper, &work] {
+            std::fs::create_dir(dir)?;
+        }
+        std::fs::write(content.join("f"), vec![0; (PAGES * PAGE) as usize])?;
+        run(Command::new("mkfs.erofs").arg(&image).arg(&content))?;
+        let lower = place(cx, ".lower")?;
+        disk.mount(lower.clone(), &image, "erofs", "")?;
+        let [lower, upper, work] = [&lower, &upper, &work].map(|path| path.display());
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        disk.mount(place(cx, "")?, Path::new("none"), "overlay", &options)?;
+        Ok(disk)
+    }
+
+    fn mount(&mut self, at: PathBuf, what: &Path, kind: &str, options: &str) -> Result<()> {
+        mount(Some(what), &at, Some(kind), MsFlags::empty(), Some(options))
+            .with_context(|| format!("mounting {kind} at {}", at.display()))?;
+        self.mounts.push(at);
+        Ok(())
     }
 
     fn file(&self) -> PathBuf {
-        self.at.join("f")
+        self.mounts
+            .last()
+            .map_or_else(PathBuf::new, |at| at.join("f"))
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _ = umount(&self.at);
-        let _ = std::fs::remove_dir(&self.at);
+        for at in self.mounts.iter().rev() {
+            let _ = umount(at);
+            let _ = std::fs::remove_dir(at);
+        }
     }
 }
 
-/// The victim writes pages `from..` of its file in `version`. The order carries no path, so it is
-/// where the director has put it: the name of the cgroup.
+/// A directory of this test's to mount something at.
+fn place(cx: &Context, suffix: &str) -> Result<PathBuf> {
+    let name = cx.cgroup.path().file_name().context("no name")?;
+    let at = Path::new("/run").join(format!("{}{suffix}", name.to_string_lossy()));
+    std::fs::create_dir_all(&at)?;
+    Ok(at)
+}
+
+/// Skips the test if the kernel does not have this file system.
+fn must_know(kind: &str) -> Result<()> {
+    if !file::read("/proc/filesystems")?.contains(kind) {
+        skip!("no {kind}");
+    }
+    Ok(())
+}
+
+/// Makes a file system. Skips the test where there is no program for it.
+fn run(command: &mut Command) -> Result<()> {
+    match command.output() {
+        Ok(made) => ensure!(made.status.success(), "{command:?}: {made:?}"),
+        Err(_) => skip!("no {}", command.get_program().to_string_lossy()),
+    }
+    Ok(())
+}
+
+/// In the victim: its file. An order carries no path, so it is where the director has put it: the name
+/// of the cgroup.
+fn victims_file() -> Result<File> {
+    let cgroup = file::read("/proc/self/cgroup")?;
+    let name = cgroup
+        .split('/')
+        .find(|part| part.starts_with("kmirror-test-"))
+        .context("not in a test's cgroup")?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(Path::new("/run").join(name).join("f"))?;
+    Ok(file)
+}
+
+/// The victim writes pages `from..` of its file in `version`.
 fn write(rig: &mut Rig, from: u64, version: u64) -> Result<()> {
     rig.victim.call(
         |_, from, version| {
-            let cgroup = file::read("/proc/self/cgroup")?;
-            let name = cgroup
-                .split('/')
-                .find(|part| part.starts_with("kmirror-test-"))
-                .context("not in a test's cgroup")?;
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(Path::new("/run").join(name).join("f"))?;
+            let file = victims_file()?;
             for page in from..PAGES {
                 file.write_all_at(&image(page, version), page * PAGE)?;
             }
@@ -122,6 +179,20 @@ fn write(rig: &mut Rig, from: u64, version: u64) -> Result<()> {
         },
         from,
         version,
+    )?;
+    Ok(())
+}
+
+/// The victim writes the whole file at once in `version`, for which a file system takes large folios.
+fn write_at_once(rig: &mut Rig, version: u64) -> Result<()> {
+    rig.victim.call(
+        |_, version, _| {
+            let bytes: Vec<u8> = (0..PAGES).flat_map(|page| image(page, version)).collect();
+            victims_file()?.write_all_at(&bytes, 0)?;
+            Ok(0)
+        },
+        version,
+        0,
     )?;
     Ok(())
 }
@@ -190,37 +261,57 @@ fn tmpfs(cx: &Context) -> Result<()> {
 }
 
 fn ext4(cx: &Context) -> Result<()> {
-    let disk = Disk::ext4(cx)?;
+    dirty(cx, &Disk::ext4(cx)?, true)
+}
+
+fn overlay(cx: &Context) -> Result<()> {
+    // It is copied from the image in large folios. When the kernel gives up a page of one that cannot
+    // be split, the whole folio, with the page, goes back to the allocator later.
+    dirty(cx, &Disk::overlay(cx)?, false)
+}
+
+/// `give_up`: also break a page that was written since the last epoch.
+fn dirty(cx: &Context, disk: &Disk, give_up: bool) -> Result<()> {
     // Nothing is to be written back before the end.
     let _quiet = file::Setting::change("/proc/sys/vm/dirty_writeback_centisecs", "0")?;
     let mut rig = Rig::new(cx, 1)?;
     write(&mut rig, 0, 1)?;
     rig.sync()?;
-    let old = frames(&disk)?;
-    let mirrored = old.iter().map(|&frame| is_mirrored(frame));
+    let all = frames(disk)?;
+    let mirrored = all.iter().map(|&frame| is_mirrored(frame));
     let mirrored = mirrored.collect::<Result<Vec<_>>>()?;
     ensure!(
         mirrored.iter().all(|&yes| yes),
         "not mirrored: {mirrored:?}"
     );
     for (page, door) in (0..).zip(Door::ALL) {
-        strike(&rig, old[page], door)?;
-        must_be(&disk, page as u64, 1)?;
+        strike(&rig, frames(disk)?[page], door)?;
+        must_be(disk, page as u64, 1)?;
+        // Its neighbours have moved along, if it was part of a large folio.
+        rig.sync()?;
     }
 
+    // What was written since is lost.
     write(&mut rig, 8, 2)?;
+    rig.sync()?;
+    strike(&rig, frames(disk)?[9], Door::Fail)?;
+    must_be(disk, 9, 2)?;
+    rig.sync()?;
+    let old = frames(disk)?;
+    ensure!(is_mirrored(old[8])?, "page 8 is not mirrored");
+    write(&mut rig, 8, 3)?;
     ensure!(!is_mirrored(old[8])?, "mirrored after write()");
-    let before = rig.counters()?;
-    let _ = inject::strike(&rig.cgroup, Door::Fail.as_str(), old[8])?;
-    let after = rig.counters()?;
-    ensure!(
-        after.restored == before.restored && after.unrestorable == before.unrestorable + 1,
-        "a page written since was not refused: {after:?}"
-    );
+    if give_up {
+        let before = rig.counters()?;
+        let _ = inject::strike(&rig.cgroup, Door::Fail.as_str(), old[8])?;
+        let after = rig.counters()?;
+        ensure!(
+            after.restored == before.restored && after.unrestorable == before.unrestorable + 1,
+            "a page written since was not refused: {after:?}"
+        );
+    }
 
     // What was restored gets to the disk.
-    rig.sync()?;
-    strike(&rig, old[9], Door::Fail)?;
     let file = File::open(disk.file())?;
     let _ = file.sync_all();
     nix::fcntl::posix_fadvise(
@@ -230,9 +321,52 @@ fn ext4(cx: &Context) -> Result<()> {
         nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
     )?;
     for page in 0..5 {
-        must_be(&disk, page, 1)?;
+        must_be(disk, page, 1)?;
     }
-    must_be(&disk, 9, 2)
+    must_be(disk, 9, 3)
+}
+
+fn large(cx: &Context) -> Result<()> {
+    let disk = Disk::ext4(cx)?;
+    let _quiet = file::Setting::change("/proc/sys/vm/dirty_writeback_centisecs", "0")?;
+    let mut rig = Rig::new(cx, 1)?;
+    write_at_once(&mut rig, 1)?;
+    for (page, door) in (3..).zip(Door::ALL) {
+        // It moves each time, and is copied again.
+        rig.sync()?;
+        let old = frames(&disk)?;
+        ensure!(
+            pagemap::flags(old[page])? & pagemap::LARGE != 0,
+            "no large folio"
+        );
+        strike(&rig, old[page], door)?;
+        let new = frames(&disk)?;
+        ensure!(
+            pagemap::flags(new[page])? & pagemap::LARGE != 0,
+            "it was split"
+        );
+        ensure!(
+            pagemap::flags(old[page])? & pagemap::HWPOISON != 0,
+            "the frame is not retired"
+        );
+        for page in 0..PAGES {
+            must_be(&disk, page, 1)?;
+        }
+        // The frames of its neighbours are not lost, whoever has them now.
+        for (&neighbour, other) in old.iter().zip(0..) {
+            let lost = pagemap::flags(neighbour)? & pagemap::HWPOISON != 0;
+            ensure!(
+                lost == (other == page),
+                "frame {neighbour:#x} of page {other}"
+            );
+        }
+    }
+
+    // One page of it is written since.
+    rig.sync()?;
+    write(&mut rig, PAGES - 1, 2)?;
+    ensure!(!is_mirrored(frames(&disk)?[15])?, "mirrored after write()");
+    Ok(())
 }
 
 fn truncated(cx: &Context) -> Result<()> {

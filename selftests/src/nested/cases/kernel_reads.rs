@@ -45,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
 const READ: &str = "Kernel accessed poison in user space";
 
 /// Where an error that nobody has met is found: not before a system call has met it.
-fn keep_quiet() -> Result<Setting> {
+pub(super) fn keep_quiet() -> Result<Setting> {
     Setting::change(
         "/sys/devices/system/machinecheck/machinecheck0/check_interval",
         "3600",

@@ -7,6 +7,7 @@ use crate::case::Case;
 use crate::file;
 use anyhow::{Context as _, Result};
 
+mod file_reads;
 mod huge;
 mod kernel_reads;
 mod mce;
@@ -15,12 +16,13 @@ mod system_call;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 5] = [
+    let groups: [&[Case]; 6] = [
         mce::CASES,
         huge::CASES,
         save::CASES,
         system_call::CASES,
         kernel_reads::CASES,
+        file_reads::CASES,
     ];
     groups.into_iter().flatten()
 }
