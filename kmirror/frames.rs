@@ -3,6 +3,7 @@
 //! The memory behind slots, and the map from a page to its replica.
 
 use kernel::{
+    alloc::Flags,
     prelude::*,
     xarray::{AllocKind, XArray}, //
 };
@@ -32,16 +33,14 @@ impl Frames {
     pub(crate) fn new(node: Option<u32>) -> Result<Self> {
         Ok(Self {
             pages: PageBlock::new(node)?,
-            entries: entries()?,
+            entries: entries(GFP_KERNEL | __GFP_NOWARN)?,
         })
     }
 }
 
-fn entries() -> Result<KBox<Entries>> {
-    KBox::init(
-        pin_init::init_array_from_fn(|_| Entry::EMPTY),
-        GFP_KERNEL | __GFP_NOWARN,
-    )
+/// What is remembered about the slots of a block.
+pub(crate) fn entries(flags: Flags) -> Result<KBox<Entries>> {
+    KBox::init(pin_init::init_array_from_fn(|_| Entry::EMPTY), flags)
 }
 
 /// A block of slots whose bytes are elsewhere: only what is remembered about each.
@@ -68,7 +67,7 @@ impl Records {
     /// Context: may sleep.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            entries: entries()?,
+            entries: entries(GFP_KERNEL | __GFP_NOWARN)?,
             held: [0; SLOTS_PER_BLOCK / 64],
             count: 0,
         })

@@ -59,7 +59,7 @@ impl GuestDepot {
     ///
     /// [`ENOMEM`].
     pub(crate) fn reserve(&mut self, blocks: usize) -> Result {
-        self.shelf.reserve(blocks)?;
+        self.shelf.reserve(blocks, GFP_KERNEL)?;
         self.by_frame.reserve(blocks, GFP_KERNEL)?;
         Ok(())
     }

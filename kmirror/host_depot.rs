@@ -39,7 +39,7 @@ impl HostDepot {
     ///
     /// [`ENOMEM`], and nothing has changed.
     pub(crate) fn fill_up(&mut self, mut blocks: KVec<Records>) -> Result {
-        self.shelf.reserve(blocks.len())?;
+        self.shelf.reserve(blocks.len(), GFP_KERNEL)?;
         for records in blocks.drain_all() {
             // There is room for all of them.
             self.shelf.attach(records)?;

@@ -15,7 +15,7 @@
 //! - [`worker`]: the thread of a protected cgroup; [`track`]: one epoch of it, over all processes
 //! - [`sync`]: one page from primary to replica
 //! - [`store`]: which replica is where, and whose; [`replica`]: those of one page; [`depot`]: a place for their bytes, which is the
-//!   mirror region ([`guest_depot`], [`resize`]) or the host's pool ([`host_depot`])
+//!   mirror region ([`guest_depot`], [`resize`]) or the host's pool ([`host_depot`]); [`fill_depot`]: pages that take none
 //! - [`host`]: the host's service; [`host_queue`]: one question to it; [`host_link`]: the thread that
 //!   keeps it up; [`host_place`]: where the region is on the host
 //! - [`heal`]: a broken frame comes back into use
@@ -55,6 +55,7 @@
 
 mod cgroup_dir;
 mod depot;
+mod fill_depot;
 mod frames;
 mod group;
 mod groups;

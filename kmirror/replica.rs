@@ -5,7 +5,7 @@
 use crate::{
     depot::Depot,
     group::Group,
-    store::Store, //
+    store::{Inner, Store}, //
 };
 use kernel::{
     prelude::*,
@@ -28,40 +28,68 @@ pub(crate) struct Lost {
     pub(crate) replica: Option<(usize, Option<Arc<Group>>)>,
 }
 
-impl Store {
-    /// How hot the page is. [`None`] without a replica.
-    pub(crate) fn heat(&self, pfn: usize) -> Option<Heat> {
-        let inner = &mut *self.inner.lock();
-        let guest = inner
-            .guest
-            .shelf()
-            .replicas(&mut inner.owners)
-            .lookup(pfn as u64);
-        guest
-            .or_else(|| {
-                inner
-                    .host
-                    .shelf()
-                    .replicas(&mut inner.owners)
-                    .lookup(pfn as u64)
-            })
-            .map(|replica| replica.record.heat())
+impl Inner {
+    /// How hot the page is, which is not known of one without a replica.
+    fn heat(&mut self, pfn: usize) -> Heat {
+        let mut found = Heat::COLD;
+        self.reheat(pfn, |heat| {
+            found = heat;
+            heat
+        });
+        found
     }
 
     /// Remembers how hot the page is.
-    pub(crate) fn set_heat(&self, pfn: usize, heat: Heat) {
+    fn set_heat(&mut self, pfn: usize, heat: Heat) {
+        self.reheat(pfn, |_| heat);
+    }
+
+    /// Changes the heat in all replicas of a page.
+    fn reheat(&mut self, pfn: usize, mut change: impl FnMut(Heat) -> Heat) {
+        let owners = &mut self.owners;
+        let frame = pfn as u64;
+        let guest = self.guest.shelf();
+        guest.replicas(owners).reheat(frame, &mut None, &mut change);
+        let host = self.host.shelf();
+        host.replicas(owners).reheat(frame, &mut None, &mut change);
+        self.fill.reheat(pfn, &mut None, change);
+    }
+}
+
+impl Store {
+    /// Lets `judge` change the heat of those of `pages` that have a replica. `frame` tells the number
+    /// of a page's frame.
+    pub(crate) fn reheat<P>(
+        &self,
+        pages: impl Iterator<Item = P>,
+        frame: impl Fn(&P) -> usize,
+        mut judge: impl FnMut(&mut P, Heat) -> Heat,
+    ) {
         let inner = &mut *self.inner.lock();
         let owners = &mut inner.owners;
-        inner
-            .guest
-            .shelf()
-            .replicas(owners)
-            .set_heat(pfn as u64, heat);
-        inner
-            .host
-            .shelf()
-            .replicas(owners)
-            .set_heat(pfn as u64, heat);
+        let any_at_host = inner.host.shelf().totals().used > 0;
+        let any_filled = inner.fill.used() > 0;
+        let (mut near_guest, mut near_host, mut near_word) = (None, None, None);
+        for mut page in pages {
+            let pfn = frame(&page) as u64;
+            // One heat for all replicas of a page.
+            let mut new = None;
+            let mut change = |heat| *new.get_or_insert_with(|| judge(&mut page, heat));
+            let guest = inner.guest.shelf();
+            let mut found = guest
+                .replicas(owners)
+                .reheat(pfn, &mut near_guest, &mut change);
+            if any_at_host {
+                let host = inner.host.shelf();
+                found |= host
+                    .replicas(owners)
+                    .reheat(pfn, &mut near_host, &mut change);
+            }
+            // A page has a word, or bytes in some place.
+            if any_filled && !found {
+                inner.fill.reheat(pfn as usize, &mut near_word, change);
+            }
+        }
     }
 
     /// Copies a page, whose replica has been begun, to all stores that its owner has chosen, and
@@ -88,6 +116,23 @@ impl Store {
             return Copied::Refused(Why::Busy);
         };
         let place = tenant.place;
+        let heat = inner.heat(pfn);
+
+        // All its other replicas go first, as below.
+        match inner.fill.word(primary) {
+            Ok(Some(word)) => {
+                inner.release(pfn);
+                if inner.fill.keep(pfn, group.owner, word).is_ok() {
+                    inner.set_heat(pfn, heat);
+                    return Copied::Done;
+                }
+            }
+            Ok(None) => inner.fill.release(pfn),
+            Err(why) => {
+                inner.release(pfn);
+                return Copied::Refused(why);
+            }
+        }
 
         let at_guest = match place.in_guest() {
             true => {
@@ -143,7 +188,10 @@ impl Store {
             })
         });
         match published {
-            Ok(true) => Copied::Done,
+            Ok(true) => {
+                inner.set_heat(pfn, heat);
+                Copied::Done
+            }
             Ok(false) => {
                 inner.release(pfn);
                 Copied::Refused(Why::NoReplica)
@@ -161,10 +209,11 @@ impl Store {
         let owners = &mut inner.owners;
         inner.guest.shelf().hash(owners, pfn).is_some()
             || inner.host.shelf().hash(owners, pfn).is_some()
+            || inner.fill.published(pfn).is_some()
     }
 
-    /// Fills `to` from a replica of frame `pfn`: that of the region, or, if there is none or it is
-    /// damaged, that of the host.
+    /// Fills `to` from a replica of frame `pfn`: with the word that the page was filled with, or that
+    /// of the region, or, if there is none or it is damaged, that of the host.
     ///
     /// # Errors
     ///
@@ -181,6 +230,13 @@ impl Store {
             if guest != host {
                 return Err(Refusal::BadReplica);
             }
+        }
+        if let Some(word) = inner.fill.published(pfn) {
+            if guest.or(host).is_some() {
+                return Err(Refusal::BadReplica);
+            }
+            to.fill_with(word);
+            return Ok(());
         }
         match inner.guest.fill(owners, pfn, &mut to) {
             Err(why) if host.is_none() => Err(why),

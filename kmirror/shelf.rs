@@ -2,10 +2,12 @@
 
 //! Replicas of one store: the map from a page to its slot, and what is remembered about each.
 
-use crate::{frames::ByFrame, tenants::Owners};
-use kernel::prelude::*;
+use crate::frames::ByFrame;
+use kernel::{alloc::Flags, prelude::*};
 use kernel_ext::memory_mirror;
-use kmirror_core::{Backing, Block, Cursor, Owner, Record, Region, Replicas, Totals, Verdict};
+use kmirror_core::{
+    Backing, Block, Cursor, Owner, Record, Region, Replicas, Swept, Totals, Usage, Verdict,
+};
 
 /// The slots of one store.
 pub(crate) struct Shelf<E> {
@@ -30,10 +32,10 @@ impl<E: Backing> Shelf<E> {
     }
 
     /// The replicas, with those who pay for them.
-    pub(crate) fn replicas<'a>(
+    pub(crate) fn replicas<'a, U: Usage>(
         &'a mut self,
-        owners: &'a mut Owners,
-    ) -> Replicas<'a, ByFrame, E, Owners> {
+        owners: &'a mut U,
+    ) -> Replicas<'a, ByFrame, E, U> {
         Replicas::new(&mut self.map, &mut self.region, &mut self.blocks, owners)
     }
 
@@ -42,10 +44,10 @@ impl<E: Backing> Shelf<E> {
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn reserve(&mut self, blocks: usize) -> Result {
+    pub(crate) fn reserve(&mut self, blocks: usize, flags: Flags) -> Result {
         let holes = self.blocks.iter().filter(|block| block.is_none()).count();
         for _ in holes..blocks {
-            self.blocks.push(None, GFP_KERNEL)?;
+            self.blocks.push(None, flags)?;
         }
         Ok(())
     }
@@ -75,30 +77,29 @@ impl<E: Backing> Shelf<E> {
     }
 
     /// The hash of the published replica of frame `pfn`.
-    pub(crate) fn hash(&mut self, owners: &mut Owners, pfn: usize) -> Option<u64> {
+    pub(crate) fn hash(&mut self, owners: &mut impl Usage, pfn: usize) -> Option<u64> {
         self.replicas(owners).lookup(pfn as u64)?.hash
     }
 
     /// Drops the replica of frame `pfn`.
-    pub(crate) fn release(&mut self, owners: &mut Owners, pfn: usize) {
+    pub(crate) fn release(&mut self, owners: &mut impl Usage, pfn: usize) {
         self.replicas(owners).release(pfn as u64);
     }
 
     /// Drops all replicas of `owner`. Their pages lose the flag.
-    pub(crate) fn release_owner(&mut self, owners: &mut Owners, owner: Owner) {
+    pub(crate) fn release_owner(&mut self, owners: &mut impl Usage, owner: Owner) {
         self.replicas(owners)
             .release_owner(owner, |pfn| memory_mirror::clear_mirrored(pfn as usize));
     }
 
-    /// Lets `judge` decide over up to `budget` replicas, from `cursor` on. Returns whether the end
-    /// was reached.
+    /// Lets `judge` decide over up to `budget` replicas, from `cursor` on.
     pub(crate) fn sweep(
         &mut self,
-        owners: &mut Owners,
+        owners: &mut impl Usage,
         cursor: &mut Cursor,
         budget: u32,
         judge: impl FnMut(u64, Record) -> Verdict,
-    ) -> bool {
-        self.replicas(owners).sweep(cursor, budget, judge).done
+    ) -> Swept {
+        self.replicas(owners).sweep(cursor, budget, judge)
     }
 }

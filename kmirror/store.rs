@@ -10,6 +10,7 @@
 
 use crate::{
     depot::Depot,
+    fill_depot::FillDepot,
     frames::{Frames, Records},
     group::Group,
     guest_depot::GuestDepot,
@@ -24,15 +25,34 @@ use kernel::{
     sync::{new_mutex, Arc, Mutex}, //
 };
 use kernel_ext::memory_mirror;
-use kmirror_core::{Block, Cursor, Owner, Place, Totals, Verdict};
+use kmirror_core::{slice, Block, Cursor, Owner, Place, Record, Swept, Totals, Verdict};
 
 /// Replicas to look at before the lock is given to others.
 const BUDGET: u32 = 4096;
+
+/// The parts of the store that replicas are in.
+#[derive(Clone, Copy)]
+enum ShelfName {
+    Guest,
+    Host,
+    /// Takes no memory that anybody wants back.
+    Fill,
+}
+
+impl ShelfName {
+    const ALL: [Self; 3] = [Self::Guest, Self::Host, Self::Fill];
+    const WITH_MEMORY: [Self; 2] = [Self::Guest, Self::Host];
+}
+
+/// Where the next sweep of one who sweeps in slices goes on.
+#[derive(Default)]
+pub(crate) struct SweepPlace([Cursor; ShelfName::ALL.len()]);
 
 /// What the lock protects.
 pub(crate) struct Inner {
     pub(crate) guest: GuestDepot,
     pub(crate) host: HostDepot,
+    pub(crate) fill: FillDepot,
     pub(crate) owners: Owners,
 }
 
@@ -54,12 +74,14 @@ impl Inner {
         let Self {
             guest,
             host,
+            fill,
             owners,
         } = self;
         let guest = guest.shelf().replicas(owners).lookup(pfn as u64);
         guest
             .or_else(|| host.shelf().replicas(owners).lookup(pfn as u64))
             .map(|replica| replica.record.owner())
+            .or_else(|| fill.owner_of(pfn))
     }
 
     pub(crate) fn group_of(&mut self, pfn: usize) -> Option<Arc<Group>> {
@@ -68,16 +90,44 @@ impl Inner {
         Some(tenant.group.clone())
     }
 
+    /// Slots in use on that shelf.
+    fn used(&mut self, shelf: ShelfName) -> u64 {
+        match shelf {
+            ShelfName::Guest => self.guest.shelf().totals().used,
+            ShelfName::Host => self.host.shelf().totals().used,
+            ShelfName::Fill => self.fill.used(),
+        }
+    }
+
+    /// Lets `judge` decide over up to `budget` replicas of that shelf, from `cursor` on.
+    fn sweep(
+        &mut self,
+        shelf: ShelfName,
+        cursor: &mut Cursor,
+        budget: u32,
+        mut judge: impl FnMut(usize, Owner) -> Verdict,
+    ) -> Swept {
+        let owners = &mut self.owners;
+        let judge = |pfn: u64, record: Record| judge(pfn as usize, record.owner());
+        match shelf {
+            ShelfName::Guest => self.guest.shelf().sweep(owners, cursor, budget, judge),
+            ShelfName::Host => self.host.shelf().sweep(owners, cursor, budget, judge),
+            ShelfName::Fill => self.fill.sweep(cursor, budget, judge),
+        }
+    }
+
     /// Drops all replicas of frame `pfn`.
     pub(crate) fn release(&mut self, pfn: usize) {
         self.guest.shelf().release(&mut self.owners, pfn);
         self.host.shelf().release(&mut self.owners, pfn);
+        self.fill.release(pfn);
     }
 
     /// Drops all replicas of an owner. Their pages lose the flag.
     pub(crate) fn release_owner(&mut self, owner: Owner) {
         self.guest.shelf().release_owner(&mut self.owners, owner);
         self.host.shelf().release_owner(&mut self.owners, owner);
+        self.fill.release_owner(owner);
     }
 }
 
@@ -99,6 +149,7 @@ impl Store {
             inner <- new_mutex!(Inner {
                 guest: GuestDepot::new()?,
                 host: HostDepot::new(host)?,
+                fill: FillDepot::new()?,
                 owners: Owners::default(),
             }),
             resize <- new_mutex!(()),
@@ -164,6 +215,10 @@ impl Store {
             return false;
         };
         let before = core::mem::replace(&mut tenant.tracked, tracked);
+        if tracked && !before {
+            // Its pages may have waited for that, in the care of another who has looked at them.
+            memory_mirror::look_at_all();
+        }
         if !tracked {
             inner.release_owner(owner);
         }
@@ -202,7 +257,7 @@ impl Store {
         );
     }
 
-    /// Lets `judge` decide over all replicas, a few at a time. What it counts with begins as
+    /// Lets `judge` decide over all replicas that take memory, a few at a time. What it counts with begins as
     /// `state` at each turn, and it is over as soon as that is `enough`.
     fn each<S>(
         &self,
@@ -210,51 +265,55 @@ impl Store {
         state: impl Fn() -> S,
         enough: impl Fn(&S) -> bool,
     ) {
-        for in_guest in [true, false] {
+        for shelf in ShelfName::WITH_MEMORY {
             let mut cursor = Cursor::default();
             loop {
                 let inner = &mut *self.inner.lock();
                 let mut counted = state();
-                let judge = |pfn: u64, record: kmirror_core::Record| {
-                    judge(pfn as usize, record.owner(), &mut counted)
-                };
-                let owners = &mut inner.owners;
-                let done = if in_guest {
-                    inner
-                        .guest
-                        .shelf()
-                        .sweep(owners, &mut cursor, BUDGET, judge)
-                } else {
-                    inner.host.shelf().sweep(owners, &mut cursor, BUDGET, judge)
-                };
+                let judge = |pfn, owner| judge(pfn, owner, &mut counted);
+                let swept = inner.sweep(shelf, &mut cursor, BUDGET, judge);
                 if enough(&counted) {
                     return;
                 }
-                if done {
+                if swept.done {
                     break;
                 }
             }
         }
     }
 
-    /// Drops the replicas of `owners` that no page needs any more: those without the flag that two
-    /// sweeps in a row have not found in use, or, when `hard`, all without the flag.
-    pub(crate) fn sweep(&self, owners: &[Owner], hard: bool) {
-        self.each(
-            |pfn, owner, ()| {
-                if !owners.contains(&owner) {
-                    Verdict::Keep
-                } else if memory_mirror::is_mirrored(pfn) {
-                    Verdict::Seen
-                } else if hard {
-                    Verdict::Release
-                } else {
-                    Verdict::Unseen
+    /// Drops replicas of `owners` that no page needs any more: those without the flag whose frame is
+    /// free, or which two sweeps in a row have not found in use, or, when `hard`, all without the
+    /// flag. Looks at as many as [`slice()`] says, or at all if `hard` or `whole`; goes on where
+    /// `at` says.
+    pub(crate) fn sweep(&self, owners: &[Owner], hard: bool, whole: bool, at: &mut SweepPlace) {
+        for (shelf, cursor) in ShelfName::ALL.into_iter().zip(&mut at.0) {
+            if hard || whole {
+                *cursor = Cursor::default();
+            }
+            loop {
+                let inner = &mut *self.inner.lock();
+                let budget = match hard || whole {
+                    true => BUDGET,
+                    false => slice(inner.used(shelf)),
+                };
+                let swept = inner.sweep(shelf, cursor, budget, |pfn, owner| {
+                    if !owners.contains(&owner) {
+                        Verdict::Keep
+                    } else if memory_mirror::is_mirrored(pfn) {
+                        Verdict::Seen
+                    } else if hard || memory_mirror::is_free(pfn) {
+                        // Who gets the frame now has to claim a slot, under the lock held here.
+                        Verdict::Release
+                    } else {
+                        Verdict::Unseen
+                    }
+                });
+                if swept.done || !(hard || whole || swept.pays()) {
+                    break;
                 }
-            },
-            || (),
-            |()| false,
-        );
+            }
+        }
     }
 
     /// The host's service is gone, and with it what it held. Pages that have a replica in the
@@ -321,6 +380,13 @@ impl Store {
                 if let Some(record) = block.record(index) {
                     let (pfn, id) = (record.pfn(), id(record.owner()));
                     writeln!(f, "{pfn} host:{number}.{} {id}", index.get())?;
+                }
+            }
+        }
+        for block in inner.fill.blocks() {
+            for index in block.iter_used() {
+                if let (Some(record), Some(word)) = (block.record(index), block.hash(index)) {
+                    writeln!(f, "{} fill:{word:#x} {}", record.pfn(), id(record.owner()))?;
                 }
             }
         }

@@ -29,10 +29,35 @@ use crate::{
     replica::Copied,
     store::Store, //
 };
+use core::borrow::Borrow;
 use kernel_ext::memory_mirror::{self as mm, Handed};
 use kmirror_core::{on_dirty, on_dirty_huge, on_rest, Decision, Heat, Refusal};
 
-/// Brings the replicas of pages that were handed over together up to date, at once if `forced`, and
+/// Decides what is to be done with pages that were handed over one after the other, before anything
+/// is: nothing else has to be known of those that are deferred, which are most where much is written.
+///
+/// Context: may sleep.
+pub(crate) fn decide<'a, H: Borrow<Handed<'a>>>(
+    store: &Store,
+    handed: impl Iterator<Item = H>,
+    forced: bool,
+    decisions: &mut [Decision],
+) {
+    // One without a replica is copied.
+    decisions.fill(Decision::Copy);
+    store.reheat(
+        handed.zip(decisions),
+        // The heat of a huge page is that of its first.
+        |(handed, _)| handed.borrow().pfn(),
+        |(handed, decision), heat| {
+            let (heat, what) = judge(heat, (*handed).borrow(), forced);
+            **decision = what;
+            heat
+        },
+    );
+}
+
+/// Brings the replicas of pages that were handed over together up to date, as was decided, and
 /// counts in `done` what became of them.
 ///
 /// Context: may sleep.
@@ -40,26 +65,21 @@ pub(crate) fn pages(
     store: &Store,
     group: &Group,
     handed: &Handed<'_>,
-    forced: bool,
+    decision: Decision,
     done: &mut Progress,
 ) {
     let count = handed.count() as u64;
-    // The heat of a huge page is that of its first.
-    if let Some(heat) = store.heat(handed.pfn()) {
-        let (heat, decision) = decide(heat, handed, forced);
-        store.set_heat(handed.pfn(), heat);
-        match decision {
-            Decision::Copy => {}
-            Decision::Defer => {
-                done.total.deferred += count;
-                return;
-            }
-            Decision::Split => {
-                // If somebody has it locked, the next epoch tries again.
-                let _ = handed.split_mapping();
-                done.total.deferred += count;
-                return;
-            }
+    match decision {
+        Decision::Copy => {}
+        Decision::Defer => {
+            done.total.deferred += count;
+            return;
+        }
+        Decision::Split => {
+            // If somebody has it locked, the next epoch tries again.
+            let _ = handed.split_mapping();
+            done.total.deferred += count;
+            return;
         }
     }
 
@@ -82,7 +102,7 @@ pub(crate) fn pages(
     }
 }
 
-fn decide(heat: Heat, handed: &Handed<'_>, forced: bool) -> (Heat, Decision) {
+fn judge(heat: Heat, handed: &Handed<'_>, forced: bool) -> (Heat, Decision) {
     if !handed.was_dirty() {
         on_rest(heat)
     } else if handed.count() > 1 {

@@ -4,6 +4,7 @@
 
 use crate::{
     group::{self, Group, Progress},
+    store::SweepPlace,
     sync,
     Kmirror, //
 };
@@ -18,10 +19,13 @@ use kernel_ext::{
     mm,
     trace, //
 };
-use kmirror_core::{Refusal, Survey, Work};
+use kmirror_core::{Decision, Refusal, Survey, Work};
 
 /// Pages or huge pages that are cleaned, and then copied, between two flushes of the TLB.
 const BATCH: u32 = 256;
+
+/// One epoch out of so many looks at all files, as the walk of page tables does at each of those.
+const ALL_FILES: u64 = 64;
 
 /// What an epoch is about.
 pub(crate) struct Epoch<'a> {
@@ -31,6 +35,10 @@ pub(crate) struct Epoch<'a> {
     pub(crate) number: u64,
     /// Somebody waits for everything to be copied.
     pub(crate) forced: bool,
+    /// Look also at what nobody has used since the last epoch.
+    pub(crate) all: bool,
+    /// Where the sweep goes on.
+    pub(crate) sweep: &'a mut SweepPlace,
     /// Fresh pages wait for the LRU in batches, which hold references that look like those of a
     /// writer: empty these batches first.
     pub(crate) drain: bool,
@@ -43,7 +51,7 @@ pub(crate) struct Epoch<'a> {
 /// [`EINTR`] if the worker is told to end, [`ENOMEM`].
 ///
 /// Context: may sleep.
-pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
+pub(crate) fn run(epoch: &mut Epoch<'_>) -> Result<Progress> {
     let mut done = Progress::default();
     if epoch.drain {
         mm::lru_add_drain_all();
@@ -54,16 +62,18 @@ pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
         .groups
         .list(|group| core::ptr::eq(group.governor(), epoch.root))?;
     let mut walk = Walk::clean(BATCH)?;
+    walk.scope(epoch.number, epoch.all);
     // By address only: all are held by somebody, or their address may be seen again, and then a
     // new address space waits for the next epoch.
     let mut seen = KVec::new();
+    let mut decisions = [Decision::Copy; BATCH as usize];
     for group in groups.iter() {
         group.cgroup.for_each_mm(|mm| {
             if epoch.root.signal.stopping() {
                 return Err(EINTR);
             }
             if first_time(&mut seen, &mm)? {
-                address_space(epoch, group, &mm, &mut walk, &mut done)?;
+                address_space(epoch, group, &mm, &mut walk, &mut decisions, &mut done)?;
             }
             Ok(())
         })?;
@@ -73,7 +83,8 @@ pub(crate) fn run(epoch: &Epoch<'_>) -> Result<Progress> {
 
     let owners = group::owners(&groups)?;
     let short = done.refused.refused(Refusal::NoSpace) + done.refused.refused(Refusal::OverLimit);
-    epoch.kmirror.store.sweep(&owners, short > 0);
+    let (hard, whole) = (short > 0, epoch.forced);
+    epoch.kmirror.store.sweep(&owners, hard, whole, epoch.sweep);
 
     done.total.epochs = 1;
     done.total.scanned = walk.counts().present;
@@ -93,6 +104,7 @@ fn address_space(
     group: &Group,
     mm: &MmWithUser,
     walk: &mut Walk,
+    decisions: &mut [Decision; BATCH as usize],
     done: &mut Progress,
 ) -> Result {
     walk.rewind();
@@ -102,8 +114,10 @@ fn address_space(
         done.total.scan_ns += start.elapsed().as_nanos() as u64;
 
         let start = Instant::<Monotonic>::now();
-        for handed in walk.handed() {
-            sync::pages(&epoch.kmirror.store, group, &handed, epoch.forced, done);
+        let store = &epoch.kmirror.store;
+        sync::decide(store, walk.handed(), epoch.forced, decisions);
+        for (handed, &decision) in walk.handed().zip(&*decisions) {
+            sync::pages(store, group, &handed, decision, done);
         }
         done.total.copy_ns += start.elapsed().as_nanos() as u64;
 
@@ -120,12 +134,22 @@ fn address_space(
 fn page_cache(epoch: &Epoch<'_>, groups: &[Arc<Group>], done: &mut Progress) -> Result {
     let start = Instant::<Monotonic>::now();
     let mut copying = 0;
-    memory_mirror::walk_cache(&ids(groups)?, &mut |handed| {
+    let all = epoch.all || epoch.number % ALL_FILES == 0;
+    let tracked = epoch.kmirror.groups.list(|group| group.is_tracked())?;
+    memory_mirror::walk_cache(&ids(groups)?, &ids(&tracked)?, all, &mut |handed| {
         let start = Instant::<Monotonic>::now();
         // The one it is charged to now; if it has been moved meanwhile, the next epoch sees to it.
         let id = mm::charged_to(handed.pfn());
         if let Some(group) = groups.iter().find(|group| Some(group.cgroup.id()) == id) {
-            sync::pages(&epoch.kmirror.store, group, &handed, epoch.forced, done);
+            let store = &epoch.kmirror.store;
+            let mut decision = [Decision::Copy];
+            sync::decide(
+                store,
+                core::iter::once(&handed),
+                epoch.forced,
+                &mut decision,
+            );
+            sync::pages(store, group, &handed, decision[0], done);
         }
         copying += start.elapsed().as_nanos() as u64;
         !epoch.root.signal.stopping()

@@ -4,6 +4,7 @@
 
 use crate::{
     group::Group,
+    store::SweepPlace,
     track::{self, Epoch},
     Kmirror, //
 };
@@ -13,7 +14,10 @@ use kernel::{
     sync::{new_condvar, new_mutex, Arc, CondVar, Mutex},
     time::{msecs_to_jiffies, Instant, Monotonic}, //
 };
-use kernel_ext::kthread::{Kthread, Run};
+use kernel_ext::{
+    kthread::{Kthread, Run},
+    memory_mirror, //
+};
 use kmirror_core::{next_deadline, Refusal};
 
 /// How far the epochs have come. They are numbered from 1.
@@ -199,19 +203,27 @@ impl Run for Task {
         // batches has not helped. A batch is emptied by itself only when there is more to put into
         // it, so an idle program's last pages would wait for ever.
         let (mut pinned, mut stuck) = (0, 0);
+        // An epoch passes over what nobody has used since the last, unless somebody has dropped
+        // replicas meanwhile. What is dropped while an epoch runs is seen by the next.
+        let mut seen = None;
+        let mut sweep = SweepPlace::default();
         while let Some((number, forced)) = signal.next(&self.group, last, failed) {
             let start = Instant::<Monotonic>::now();
-            let epoch = Epoch {
+            let cleared = memory_mirror::times_cleared();
+            let mut epoch = Epoch {
                 kmirror: &self.kmirror,
                 root: &self.group,
                 number,
                 forced,
+                all: forced || seen != Some(cleared),
+                sweep: &mut sweep,
                 drain: forced || pinned > stuck,
             };
-            let done = track::run(&epoch);
+            let done = track::run(&mut epoch);
             failed = done.is_err();
             match done {
                 Ok(mut done) => {
+                    seen = Some(cleared);
                     let took = nanos(start);
                     pinned = done.refused.refused(Refusal::Pinned);
                     stuck = if epoch.drain {

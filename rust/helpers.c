@@ -16,7 +16,9 @@
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
 #include <linux/set_memory.h>
+#include <linux/string.h>
 #include <linux/sysfs.h>
+#include <linux/uaccess.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/xxhash.h>
@@ -114,6 +116,32 @@ int kmirror_copy_mc_page(struct page *to, struct page *from)
 	return copy_mc_highpage(to, from);
 }
 
+/*
+ * Are three words of it the same? One that cannot be read is not filled; whoever
+ * copies it will find out.
+ */
+bool kmirror_page_seems_filled(struct page *page)
+{
+	const u64 *words = kmap_local_page(page);
+	const size_t last = PAGE_SIZE / sizeof(*words) - 1;
+	u64 a, b;
+	bool same;
+
+	same = !copy_mc_to_kernel(&a, words, sizeof(a)) &&
+	       !copy_mc_to_kernel(&b, words + last, sizeof(b)) && a == b &&
+	       !copy_mc_to_kernel(&b, words + last / 2, sizeof(b)) && a == b;
+	kunmap_local(words);
+	return same;
+}
+
+void kmirror_fill_page(struct page *page, u64 word)
+{
+	u64 *words = kmap_local_page(page);
+
+	memset64(words, word, PAGE_SIZE / sizeof(*words));
+	kunmap_local(words);
+}
+
 u64 kmirror_hash_page(struct page *page)
 {
 	void *addr = kmap_local_page(page);
@@ -152,6 +180,13 @@ void kmirror_pfn_drop_mirrored(unsigned long pfn)
 
 	if (page)
 		memory_mirror_drop(page);
+}
+
+bool kmirror_pfn_free(unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+
+	return page && !page_count(page);
 }
 
 bool kmirror_pfn_retired(unsigned long pfn)

@@ -28,11 +28,14 @@ void kmirror_free_page(struct page *page);
 void kmirror_put_page(struct page *page);
 unsigned long kmirror_page_to_pfn(struct page *page);
 int kmirror_copy_mc_page(struct page *to, struct page *from);
+bool kmirror_page_seems_filled(struct page *page);
+void kmirror_fill_page(struct page *page, u64 word);
 u64 kmirror_hash_page(struct page *page);
 void kmirror_poison_page(struct page *page);
 void kmirror_offline_page(struct page *page);
 u64 kmirror_pfn_cgroup_id(unsigned long pfn);
 bool kmirror_pfn_mirrored(unsigned long pfn);
+bool kmirror_pfn_free(unsigned long pfn);
 bool kmirror_pfn_retired(unsigned long pfn);
 void kmirror_pfn_drop_mirrored(unsigned long pfn);
 

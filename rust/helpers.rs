@@ -31,11 +31,14 @@ extern "C" {
     pub(crate) fn kmirror_page_to_pfn(page: *mut bindings::page) -> c_ulong;
     pub(crate) fn kmirror_copy_mc_page(to: *mut bindings::page, from: *mut bindings::page)
         -> c_int;
+    pub(crate) fn kmirror_page_seems_filled(page: *mut bindings::page) -> bool;
+    pub(crate) fn kmirror_fill_page(page: *mut bindings::page, word: u64);
     pub(crate) fn kmirror_hash_page(page: *mut bindings::page) -> u64;
     pub(crate) fn kmirror_poison_page(page: *mut bindings::page);
     pub(crate) fn kmirror_offline_page(page: *mut bindings::page);
     pub(crate) fn kmirror_pfn_cgroup_id(pfn: c_ulong) -> u64;
     pub(crate) fn kmirror_pfn_mirrored(pfn: c_ulong) -> bool;
+    pub(crate) fn kmirror_pfn_free(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_retired(pfn: c_ulong) -> bool;
     pub(crate) fn kmirror_pfn_drop_mirrored(pfn: c_ulong);
 

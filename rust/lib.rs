@@ -17,6 +17,7 @@ pub mod mm;
 pub mod notifier;
 pub mod oom;
 pub mod page_block;
+pub mod scratch;
 pub mod trace;
 pub mod virtio;
 pub mod xarray;

@@ -16,7 +16,8 @@ use crate::helpers;
 use kernel::{
     bindings,
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{Acquire, Atomic, Release}, //
 };
 
 /// Why a page is not mirrored, or not restored: `enum mirror_refusal`.
@@ -70,12 +71,36 @@ pub fn is_mirrored(pfn: usize) -> bool {
     unsafe { helpers::kmirror_pfn_mirrored(pfn) }
 }
 
+/// Whether nobody has the frame, at this moment: what was in it is of no use to anybody.
+pub fn is_free(pfn: usize) -> bool {
+    // SAFETY: Any number will do.
+    unsafe { helpers::kmirror_pfn_free(pfn) }
+}
+
+/// How often [`clear_mirrored`] was called. See [`times_cleared`].
+static CLEARED: Atomic<u64> = Atomic::new(0);
+
+/// Changes whenever a replica was dropped that its page may still need: a walk that passes over
+/// page tables which nobody uses would not find such a page.
+///
+/// A page is seen as cleared by a walk that begins after the number was read, or the number read
+/// before the next walk is another one.
+pub fn times_cleared() -> u64 {
+    CLEARED.load(Acquire)
+}
+
+/// The next walk of everybody is to look at everything.
+pub fn look_at_all() {
+    CLEARED.fetch_add(1u64, Release);
+}
+
 /// Clears `PG_mirrored` of the page in this frame: its replica is of no use any more.
 ///
 /// That the frame may have been given to somebody else does no harm: a replica too few.
 pub fn clear_mirrored(pfn: usize) {
     // SAFETY: Any number will do; the flag is cleared atomically.
     unsafe { helpers::kmirror_pfn_drop_mirrored(pfn) }
+    look_at_all();
 }
 
 /// Recovers from an error that nobody has run into yet, if there is a current replica.

@@ -249,9 +249,32 @@ where
         self.update(pfn, |record| record.with_age(0))
     }
 
-    /// Remembers the heat of a page that was seen. Returns whether it has a replica.
-    pub fn set_heat(&mut self, pfn: u64, heat: Heat) -> bool {
-        self.update(pfn, |record| record.with_age(0).with_heat(heat))
+    /// Changes the heat of a page that was seen. Returns whether it has a replica.
+    ///
+    /// `near` is a guess at where that is, and left at one for the next page: pages that were seen
+    /// one after the other the first time got their slots in that order. Any will do, and a right
+    /// one saves the way through the map.
+    pub fn reheat(
+        &mut self,
+        pfn: u64,
+        near: &mut Option<Slot>,
+        change: impl FnOnce(Heat) -> Heat,
+    ) -> bool {
+        // By the invariant there is no other replica of the page if this one's record names it.
+        let guess = near.and_then(|slot| Some((slot, self.record_of(slot, pfn)?)));
+        let found = guess.or_else(|| {
+            let Replica { slot, record, .. } = self.lookup(pfn)?;
+            Some((slot, record))
+        });
+        *near = found.and_then(|(slot, _)| slot.next());
+        let Some((slot, record)) = found else {
+            return false;
+        };
+        if let Some(block) = get_mut(self.blocks, slot.block()) {
+            let heat = change(record.heat());
+            block.set_record(slot.index(), record.with_age(0).with_heat(heat));
+        }
+        true
     }
 
     /// Frees a used slot, with its map entry and its owner's charge.
@@ -289,6 +312,13 @@ where
         let block = get(self.blocks, number)?;
         let index = block.next_used(from)?;
         Some((index, block.record(index)?))
+    }
+
+    /// What `slot` remembers, if that is about page `pfn`.
+    fn record_of(&self, slot: Slot, pfn: u64) -> Option<Record> {
+        get(self.blocks, slot.block())?
+            .record(slot.index())
+            .filter(|record| record.pfn() == pfn)
     }
 
     fn update(&mut self, pfn: u64, change: impl FnOnce(Record) -> Record) -> bool {

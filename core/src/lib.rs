@@ -16,6 +16,7 @@
 //! - [`region`]: which block has room;
 //! - [`index`]: page to replica, and who pays for it; [`sweep`]: dropping what nobody uses;
 //! - [`epoch`]: copy a page when it rests; [`interval`]: when the next epoch begins;
+//! - [`fill`]: pages that take no memory;
 //! - [`mode`], [`place`], [`size`], [`text`]: what users write; [`stat`]: what they read;
 //! - [`wire`]: what is said to the host's service, and what it answers.
 //!
@@ -27,6 +28,7 @@
 mod bitmap;
 pub mod block;
 pub mod epoch;
+pub mod fill;
 pub mod index;
 pub mod interval;
 pub mod mode;
@@ -42,6 +44,7 @@ pub mod wire;
 
 pub use block::{Backing, Block, Entries, Entry};
 pub use epoch::{on_dirty, on_dirty_huge, on_rest, Decision, Heat};
+pub use fill::filling_word;
 pub use index::{ClaimError, Map, NoMemory, Replica, Replicas, Usage};
 pub use interval::{next_deadline, Deadline, Interval};
 pub use mode::Mode;
@@ -51,5 +54,5 @@ pub use region::{Region, Totals};
 pub use size::{Limit, RegionSize, RegionSpec};
 pub use slot::{Slot, SlotIndex, BLOCK_BYTES, SLOTS_PER_BLOCK};
 pub use stat::{coverage_ppm, Refusal, Survey, Work};
-pub use sweep::{Cursor, Swept, Verdict};
+pub use sweep::{slice, Cursor, Swept, Verdict};
 pub use text::ParseError;

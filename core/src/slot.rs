@@ -59,6 +59,14 @@ impl Slot {
         self.index
     }
 
+    /// The slot after this one. `None` after the last of a block.
+    pub const fn next(self) -> Option<Self> {
+        match SlotIndex::new(self.index.0 as usize + 1) {
+            Some(index) => Some(Self { index, ..self }),
+            None => None,
+        }
+    }
+
     /// Bytes from the start of the block to the slot's frame.
     pub const fn offset(self) -> u64 {
         (self.index.0 as u64) << 12
@@ -101,6 +109,12 @@ mod tests {
         assert_eq!(Slot::from_raw(greatest.to_raw() + 1), None);
         assert_eq!(Slot::from_raw(u64::MAX), None);
         assert_eq!(Slot::new(3, last).offset(), BLOCK_BYTES - 4096);
+        assert_eq!(Slot::new(3, last).next(), None);
+        let first = SlotIndex::new(0).unwrap();
+        assert_eq!(
+            Slot::new(3, first).next(),
+            Some(Slot::new(3, SlotIndex::new(1).unwrap()))
+        );
     }
 
     proptest! {

@@ -4,6 +4,10 @@
 //!
 //! A page that is freed says nothing to kmirror (its flag goes with it, so its replica is never
 //! restored); the slot is found here, a little at a time.
+//!
+//! How much that is after an epoch does not grow with what is protected, so that one in which little
+//! was written costs little: [`slice()`] replicas, and the same again as long as that
+//! [pays](Swept::pays). In [`ROUND`] epochs at most all have been looked at.
 
 use crate::block::Backing;
 use crate::index::{Map, Replicas, Usage};
@@ -13,6 +17,18 @@ use crate::slot::Slot;
 /// A replica goes when this many sweeps in a row have not seen its primary. One is not enough: a
 /// page on its way to another frame or to swap and back is out of sight for a moment only.
 pub const RELEASE_AGE: u8 = 2;
+
+/// Epochs in which a sweep in slices comes around, at most.
+pub const ROUND: u64 = 1024;
+
+/// Replicas that cost so little that all can be looked at at once.
+const SMALL: u64 = 128;
+
+/// Replicas to look at after an epoch, out of `used`.
+pub fn slice(used: u64) -> u32 {
+    // Less than 2^41 slots, see `Slot`.
+    u32::try_from(used.div_ceil(ROUND).max(SMALL)).unwrap_or(u32::MAX)
+}
 
 /// Where the next call of [`Replicas::sweep`] goes on. It stays valid when blocks come and go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +46,7 @@ pub enum Verdict {
     Seen,
     /// The primary was not seen: drop the replica at [`RELEASE_AGE`].
     Unseen,
-    /// Drop it now.
+    /// The frame is free, or there is another reason to drop the replica now.
     Release,
 }
 
@@ -43,6 +59,14 @@ pub struct Swept {
     pub released: u32,
     /// The end of the region was reached: the next call begins at its start.
     pub done: bool,
+}
+
+impl Swept {
+    /// Whether there is likely to be more to drop where this came to its end: pages are freed in
+    /// numbers, and their replicas are neighbours as they were. From one in eight on.
+    pub fn pays(&self) -> bool {
+        !self.done && self.released >= (self.judged / 8).max(1)
+    }
 }
 
 impl<M, E, U> Replicas<'_, M, E, U>
@@ -96,5 +120,40 @@ where
                 block.set_record(index, record.with_age(age));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_small_and_comes_around() {
+        for used in [
+            0,
+            1,
+            SMALL,
+            SMALL * ROUND,
+            SMALL * ROUND + 1,
+            1 << 21,
+            1 << 39,
+        ] {
+            let slice = u64::from(slice(used));
+            assert!(slice * ROUND >= used);
+            assert!(slice <= SMALL.max(used / ROUND + 1));
+        }
+    }
+
+    #[test]
+    fn a_slice_pays_that_finds_one_in_eight() {
+        let swept = |judged, released, done| Swept {
+            judged,
+            released,
+            done,
+        };
+        assert!(swept(80, 10, false).pays());
+        assert!(!swept(80, 9, false).pays());
+        assert!(!swept(80, 80, true).pays());
+        assert!(!swept(0, 0, false).pays());
     }
 }

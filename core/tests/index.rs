@@ -112,27 +112,28 @@ enum Step {
     Attach(u32),
     Sweep(u32, u64),
     Touch(u64),
-    SetHeat(u64, u8),
+    /// With a guess where it is, or the right one.
+    Reheat(u64, u8, Option<Slot>),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let page = || prop_oneof![20 => 0..PAGES, 1 => (1u64 << 40) - 2..(1 << 40) + 2];
     let owner = || (0..OWNERS).prop_map(Owner);
     let slot =
-        (0..PLACES + 1, 0usize..512).prop_map(|(b, i)| Slot::new(b, SlotIndex::new(i).unwrap()));
+        || (0..PLACES + 1, 0usize..512).prop_map(|(b, i)| Slot::new(b, SlotIndex::new(i).unwrap()));
     let limit = prop_oneof![Just(u64::MAX), 0u64..1500];
     prop_oneof![
         10 => (page(), 1u64..400, owner(), limit, 1u64..100)
             .prop_map(|(p, n, o, l, f)| Step::Copy(p, n, o, l, f)),
         4 => any::<usize>().prop_map(Step::Finish),
         3 => (page(), 1u64..200).prop_map(|(p, n)| Step::Release(p, n)),
-        5 => slot.prop_map(Step::Retire),
+        5 => slot().prop_map(Step::Retire),
         1 => owner().prop_map(Step::ReleaseOwner),
         1 => (0..PLACES + 1).prop_map(Step::Evacuate),
         2 => (0..PLACES + 1).prop_map(Step::Attach),
         5 => (0u32..900, any::<u64>()).prop_map(|(n, salt)| Step::Sweep(n, salt)),
         2 => page().prop_map(Step::Touch),
-        2 => (page(), 0u8..16).prop_map(|(p, h)| Step::SetHeat(p, h)),
+        2 => (page(), 0u8..16, proptest::option::of(slot())).prop_map(|(p, h, n)| Step::Reheat(p, h, n)),
     ]
 }
 
@@ -344,11 +345,19 @@ impl World {
                 let want = page.map(|page| page.age = 0).is_some();
                 assert_eq!(self.replicas().touch(pfn), want);
             }
-            Step::SetHeat(pfn, heat) => {
+            Step::Reheat(pfn, heat, guess) => {
                 let heat = Heat::new(heat);
                 let page = self.model.pages.get_mut(&pfn);
-                let want = page.map(|page| (page.age, page.heat) = (0, heat)).is_some();
-                assert_eq!(self.replicas().set_heat(pfn, heat), want);
+                let old = page.as_ref().map(|page| page.heat);
+                let slot = page.as_ref().map(|page| page.slot);
+                page.map(|page| (page.age, page.heat) = (0, heat));
+                let (mut near, mut told) = (guess.or(slot), None);
+                let found = self.replicas().reheat(pfn, &mut near, |old| {
+                    told = Some(old);
+                    heat
+                });
+                assert_eq!((found, told), (old.is_some(), old));
+                assert_eq!(near, slot.and_then(Slot::next));
             }
         }
     }

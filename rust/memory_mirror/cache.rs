@@ -64,6 +64,10 @@ impl Visit<'_> {
 /// files that are not written back yet, as far as they are charged to one of `cgroups`, whose ids
 /// are in order. Gives those that are not known to be current to `found`, until it returns `false`.
 ///
+/// Unless `all`, only files are looked at that something has happened to, or in which there was a
+/// page last time that was not current and is charged to one of `tracked`: all cgroups, by their ids
+/// in order, that anybody looks after. `cgroups` are among them.
+///
 /// # Errors
 ///
 /// [`ENOMEM`].
@@ -71,21 +75,25 @@ impl Visit<'_> {
 /// Context: may sleep. `found` is called with the superblock's `s_umount` held for reading.
 pub fn walk_cache(
     cgroups: &[u64],
+    tracked: &[u64],
+    all: bool,
     found: &mut dyn FnMut(Handed<'_>) -> bool,
 ) -> Result<CacheCounts> {
     let mut pages = KVec::<bindings::mirror_page>::with_capacity(BATCH, GFP_KERNEL)?;
-    Ok(visit(cgroups, pages.as_mut_ptr(), found))
+    Ok(visit(cgroups, tracked, all, pages.as_mut_ptr(), found))
 }
 
 /// The same, but only counts.
 ///
 /// Context: may sleep.
 pub fn survey_cache(cgroups: &[u64]) -> CacheCounts {
-    visit(cgroups, core::ptr::null_mut(), &mut |_| false)
+    visit(cgroups, &[], true, core::ptr::null_mut(), &mut |_| false)
 }
 
 fn visit(
     cgroups: &[u64],
+    tracked: &[u64],
+    all: bool,
     pages: *mut bindings::mirror_page,
     found: &mut dyn FnMut(Handed<'_>) -> bool,
 ) -> CacheCounts {
@@ -94,6 +102,9 @@ fn visit(
         raw: bindings::mirror_cache_walk {
             cgroups: cgroups.as_ptr(),
             nr_cgroups: cgroups.len() as u32,
+            tracked: tracked.as_ptr(),
+            nr_tracked: tracked.len() as u32,
+            all,
             pages,
             found: Some(Visit::found),
             ..Default::default()

@@ -26,6 +26,12 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Fills the page with one word.
+    pub fn fill_with(&mut self, word: u64) {
+        // SAFETY: The page is valid, and known to nobody else, by the type invariant.
+        unsafe { helpers::kmirror_fill_page(self.page, word) }
+    }
+
     /// Fills the page from a replica, and returns the hash of what it then contains.
     ///
     /// # Errors

@@ -74,6 +74,14 @@ impl Walk {
         Ok(Self { raw, pages })
     }
 
+    /// Looks at every page table in walk number `turn` if `all`, else only at those that somebody
+    /// has used since the last walk, or that have their turn.
+    pub fn scope(&mut self, turn: u64, all: bool) {
+        // Only a remainder is looked at.
+        self.raw.turn = turn as u32;
+        self.raw.all = all;
+    }
+
     /// Begins with another address space.
     pub fn rewind(&mut self) {
         self.raw.start = 0;
@@ -278,6 +286,12 @@ impl Primary<'_> {
             return Err(EIO);
         }
         Ok(())
+    }
+
+    /// Whether it may be filled with one word: it is in a few places.
+    pub fn seems_filled(&self) -> bool {
+        // SAFETY: The page is valid, by the type invariant. As for copying.
+        unsafe { helpers::kmirror_page_seems_filled(self.page) }
     }
 
     /// The replica is made and can be found. Without this the page loses `PG_mirrored`.

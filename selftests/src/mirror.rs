@@ -98,7 +98,8 @@ pub fn resize(bytes: u64) -> io::Result<()> {
 /// The frame of the replica of frame `pfn`, and the id of the cgroup that owns it.
 pub fn replica_of(pfn: u64) -> Result<Option<(u64, u64)>> {
     let text = file::read("/sys/kernel/debug/kmirror/replicas")?;
-    for line in text.lines() {
+    // Those that are in no frame of the region have a colon.
+    for line in text.lines().filter(|line| !line.contains(':')) {
         let mut words = line.split(' ').map(str::parse::<u64>);
         let mut next = || -> Result<u64> { Ok(words.next().context("a short line")??) };
         let (primary, replica, owner) = (next()?, next()?, next()?);

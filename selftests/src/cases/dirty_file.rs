@@ -7,7 +7,7 @@ use crate::inject::{self, Door};
 use crate::memory::{image, Mapping};
 use crate::rig::Rig;
 use crate::zram::Zram;
-use crate::{file, pagemap, PAGE, PAGE_SIZE};
+use crate::{file, pagemap, wait, PAGE, PAGE_SIZE};
 use anyhow::{ensure, Context as _, Result};
 use nix::mount::{mount, umount, MsFlags};
 use std::fs::File;
@@ -36,6 +36,11 @@ pub(super) const CASES: &[Case] = &[
         "file_large",
         "a large folio with dirty buffers, which cannot be split, moves as a whole",
         large,
+    ),
+    Case::new(
+        "file_rests",
+        "a file is looked at in the epochs after somebody has written to it",
+        rests,
     ),
     Case::new(
         "file_truncated",
@@ -258,6 +263,33 @@ fn tmpfs(cx: &Context) -> Result<()> {
     rig.sync()?;
     strike(&rig, old[9], Door::Fail)?;
     must_be(&disk, 9, 2)
+}
+
+fn rests(cx: &Context) -> Result<()> {
+    let disk = Disk::tmpfs(cx)?;
+    let mut rig = Rig::new(cx, 1)?;
+    write(&mut rig, 0, 1)?;
+    let frames = frames(&disk)?;
+    rig.mirror.set("interval_ms", "20")?;
+    for version in 2..6 {
+        let epochs = rig.mirror.stat("epochs")?;
+        write(&mut rig, 0, version)?;
+        wait::until("the file is copied", wait::BOUND, || {
+            let mirrored = frames.iter().map(|&frame| is_mirrored(frame));
+            Ok(mirrored
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .all(|is| is))
+        })?;
+        // If nobody had told, it would have been looked at when everything is, once in 64.
+        let took = rig.mirror.stat("epochs")? - epochs;
+        ensure!(took < 16, "copied after {took} epochs");
+        wait::until("nothing is stale", wait::BOUND, || {
+            Ok(rig.mirror.stat("epochs")? >= epochs + took + 8)
+        })?;
+    }
+    strike(&rig, frames[3], Door::Fail)?;
+    must_be(&disk, 3, 5)
 }
 
 fn ext4(cx: &Context) -> Result<()> {

@@ -10,6 +10,7 @@ mod coverage;
 mod ctl;
 mod direct_io;
 mod dirty_file;
+mod fill;
 mod fork;
 mod host;
 pub(crate) mod huge;
@@ -28,6 +29,7 @@ mod reference;
 mod region;
 mod remote;
 mod replica;
+mod rest;
 mod restore;
 mod retreat;
 mod service;
@@ -44,7 +46,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 36] = [
+    let groups: [&[Case]; 38] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -67,12 +69,14 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         shmem::CASES,
         reference::CASES,
         replica::CASES,
+        fill::CASES,
         threads::CASES,
         members::CASES,
         bad_times::CASES,
         suspend::CASES,
         retreat::CASES,
         coverage::CASES,
+        rest::CASES,
         ctl::CASES,
         off::CASES,
         region::CASES,

@@ -156,7 +156,9 @@ fn replicas_in(part: &Part) -> Result<u64> {
     let mut count = 0;
     for line in file::read("/sys/kernel/debug/kmirror/replicas")?.lines() {
         let frame = line.split(' ').nth(1).context("a short line")?;
-        count += u64::from(part.frames.contains(&frame.parse()?));
+        if !frame.contains(':') {
+            count += u64::from(part.frames.contains(&frame.parse()?));
+        }
     }
     Ok(count)
 }

@@ -272,7 +272,7 @@ impl Director<'_> {
     /// Breaks the frame of a replica.
     pub(super) fn strike_replica(&mut self, nth: u64, number: u64) -> Result<()> {
         let list = file::read("/sys/kernel/debug/kmirror/replicas")?;
-        let lines: Vec<&str> = list.lines().collect();
+        let lines: Vec<&str> = list.lines().filter(|line| !line.contains(':')).collect();
         if lines.is_empty() {
             return Ok(());
         }

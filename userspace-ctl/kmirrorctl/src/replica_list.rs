@@ -14,8 +14,8 @@ pub const PATH: &str = "/sys/kernel/debug/kmirror/replicas";
 pub struct Replica {
     /// The frame of the page.
     pub primary: u64,
-    /// The frame that its copy is in.
-    pub frame: u64,
+    /// The frame that its copy is in; `None` if it is at the host, or is one word.
+    pub frame: Option<u64>,
     /// The number of the cgroup that it belongs to, 0 if that is gone.
     pub cgroup: u64,
 }
@@ -23,11 +23,16 @@ pub struct Replica {
 impl Replica {
     /// Reads a line. What a later kernel adds to it is skipped.
     pub fn parse(line: &str) -> Option<Self> {
-        let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
+        let mut words = line.split_whitespace();
+        let primary = words.next()?.parse().ok()?;
+        let frame = match words.next()? {
+            elsewhere if elsewhere.contains(':') => None,
+            frame => Some(frame.parse().ok()?),
+        };
         Some(Self {
-            primary: numbers.next()??,
-            frame: numbers.next()??,
-            cgroup: numbers.next()??,
+            primary,
+            frame,
+            cgroup: words.next()?.parse().ok()?,
         })
     }
 }
@@ -43,8 +48,9 @@ pub fn read(system: &System) -> Result<Vec<Replica>> {
     };
     text.lines()
         .map(|line| {
-            Replica::parse(line)
-                .ok_or_else(|| system::strange(&path, line, "a line of three numbers"))
+            Replica::parse(line).ok_or_else(|| {
+                system::strange(&path, line, "a line of a frame, a place and a cgroup")
+            })
         })
         .collect()
 }
@@ -58,8 +64,11 @@ mod tests {
         let replica = Replica::parse("12 34 56").unwrap();
         assert_eq!(
             (replica.primary, replica.frame, replica.cgroup),
-            (12, 34, 56)
+            (12, Some(34), 56)
         );
+        for line in ["12 host:3.4 56", "12 fill:0x0 56"] {
+            assert_eq!(Replica::parse(line).unwrap().frame, None);
+        }
         assert!(Replica::parse("12 34 56 host").is_some());
         for line in ["", "1 2", "1 2 x", "0x1 2 3"] {
             assert_eq!(Replica::parse(line), None, "{line:?}");
