@@ -350,7 +350,9 @@ impl World {
                 let page = self.model.pages.get_mut(&pfn);
                 let old = page.as_ref().map(|page| page.heat);
                 let slot = page.as_ref().map(|page| page.slot);
-                page.map(|page| (page.age, page.heat) = (0, heat));
+                if let Some(page) = page {
+                    (page.age, page.heat) = (0, heat);
+                }
                 let (mut near, mut told) = (guess.or(slot), None);
                 let found = self.replicas().reheat(pfn, &mut near, |old| {
                     told = Some(old);

@@ -7,7 +7,7 @@ use crate::inject::Door;
 use crate::memory::image;
 use crate::rig::Rig;
 use crate::wait;
-use anyhow::{ensure, Context as _, Result};
+use anyhow::{Context as _, Result};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
