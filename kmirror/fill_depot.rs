@@ -140,6 +140,13 @@ impl FillDepot {
         self.replicas().reheat(pfn as u64, near, change);
     }
 
+    /// Drops the replica of frame `pfn`, and tells how hot the page was if there was one.
+    pub(crate) fn take(&mut self, pfn: usize) -> Option<Heat> {
+        let replica = self.replicas().lookup(pfn as u64)?;
+        self.release(pfn);
+        Some(replica.record.heat())
+    }
+
     /// Drops the replica of frame `pfn`.
     pub(crate) fn release(&mut self, pfn: usize) {
         self.shelf.release(&mut self.free, pfn);

@@ -116,23 +116,24 @@ impl Store {
             return Copied::Refused(Why::Busy);
         };
         let place = tenant.place;
-        let heat = inner.heat(pfn);
 
-        // All its other replicas go first, as below.
-        match inner.fill.word(primary) {
+        // All its other replicas go first, as below. Its heat is kept if it gets one elsewhere.
+        let heat = match inner.fill.word(primary) {
             Ok(Some(word)) => {
+                let heat = inner.heat(pfn);
                 inner.release(pfn);
                 if inner.fill.keep(pfn, group.owner, word).is_ok() {
                     inner.set_heat(pfn, heat);
                     return Copied::Done;
                 }
+                Some(heat)
             }
-            Ok(None) => inner.fill.release(pfn),
+            Ok(None) => inner.fill.take(pfn),
             Err(why) => {
                 inner.release(pfn);
                 return Copied::Refused(why);
             }
-        }
+        };
 
         let at_guest = match place.in_guest() {
             true => {
@@ -189,7 +190,9 @@ impl Store {
         });
         match published {
             Ok(true) => {
-                inner.set_heat(pfn, heat);
+                if let Some(heat) = heat {
+                    inner.set_heat(pfn, heat);
+                }
                 Copied::Done
             }
             Ok(false) => {
