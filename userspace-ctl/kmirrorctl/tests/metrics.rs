@@ -7,7 +7,7 @@ mod fake;
 use fake::{golden, Fake};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -58,6 +58,23 @@ fn a_textfile_is_replaced_and_not_written_over() {
     assert_eq!(left.count(), 0, "what it was written to first is gone");
 }
 
+/// An exporter, which ends with the value: a test that fails must not leave it behind.
+struct Exporter(Child);
+
+impl Exporter {
+    fn start(fake: &Fake, args: &[&str]) -> Self {
+        let mut command = fake.command(args);
+        Self(command.stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 fn ask(socket: &std::path::Path, what: &str) -> String {
     let end = Instant::now() + Duration::from_secs(20);
     let mut stream = loop {
@@ -79,11 +96,7 @@ fn it_is_served() {
     let fake = Fake::busy();
     let socket = fake.path("/metrics.sock");
     let listen = format!("unix:{}", socket.display());
-    let mut server = fake
-        .command(&["exporter", "--listen", &listen])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let _server = Exporter::start(&fake, &["exporter", "--listen", &listen]);
     let text = ask(&socket, "GET /metrics");
     assert!(
         text.starts_with("HTTP/1.1 200") && text.contains("openmetrics-text"),
@@ -94,8 +107,6 @@ fn it_is_served() {
     assert!(ask(&socket, "POST /metrics").starts_with("HTTP/1.1 405"));
     fake.write("/sys/kernel/kmirror/stat", "nonsense\n");
     assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 503"));
-    server.kill().unwrap();
-    server.wait().unwrap();
 }
 
 #[test]
@@ -106,14 +117,12 @@ fn a_socket_that_is_served_is_not_taken_away() {
     let args = ["exporter", "--listen", &listen];
     // One that was left behind is.
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    let mut server = fake.command(&args).stderr(Stdio::null()).spawn().unwrap();
+    let _server = Exporter::start(&fake, &args);
     assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 200"));
     let (status, text) = fake.err(&args);
     assert_eq!(status, 1);
     assert!(text.contains("another exporter"), "{text}");
     assert!(ask(&socket, "GET /metrics").starts_with("HTTP/1.1 200"));
-    server.kill().unwrap();
-    server.wait().unwrap();
 }
 
 #[test]
