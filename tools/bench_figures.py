@@ -52,6 +52,7 @@ def figures(rows, row, machine):
         result["parts"] = {name: result["worker"] * part / max(1, whole) for name, part in row["parts"].items()}
         # Copies count many instructions for what a real CPU does in one: what the same bytes cost in memcpy().
         result["memcpy"] = row["copied"] * PAGE / machine["memcpy_bytes_per_s"] * 1e9 / row["ns"]
+    if "coverage" in row:
         result["coverage"] = row["coverage"]["mean"] / 1e6
         result["worst"] = row["coverage"]["worst"] / 1e6
         result["replica_mib"] = row["replica"] / 2**20
@@ -131,7 +132,8 @@ class Targets:
         self.add("2 MiB that nobody touched", "≤ 40 instructions", untouched, lambda got: got <= 40, "{:.0f}")
         small, large = (epoch(self.rows, f"scale-{mib}") for mib in (1024, 8192))
         self.add("an epoch with 8 GiB against 1 GiB", "≤ 1.2", small and large and large / small, lambda got: got <= 1.2, "{:.2f}")
-        share = self.machine["hashed_bytes_per_s"] / self.machine["memcpy_bytes_per_s"] if self.machine else None
+        known = self.machine and "hashed_bytes_per_s" in self.machine
+        share = self.machine["hashed_bytes_per_s"] / self.machine["memcpy_bytes_per_s"] if known else None
         self.add("copy and hash of pages against memcpy(), on the machine itself", "≥ 0.9", share, lambda got: got >= 0.9)
         copies = self.probes.get(("copy", "wall"))
         share = copies and statistics.median(copies["memcpy"]["elapsed_ns"]) / statistics.median(copies["copy_ns"])

@@ -106,8 +106,9 @@ impl SequentialWrite {
 
 impl Work for SequentialWrite {
     fn unit(&mut self) -> Result<()> {
-        for word in part(&self.memory, self.pages, self.turn) {
-            word.store(self.turn as u64, Relaxed);
+        for (word, at) in part(&self.memory, self.pages, self.turn).iter().zip(1..) {
+            // Pages of one value over and over would take no replica.
+            word.store(self.turn as u64 + at, Relaxed);
         }
         self.turn += 1;
         Ok(())
@@ -198,8 +199,9 @@ impl MovingWrite {
 
 impl Work for MovingWrite {
     fn unit(&mut self) -> Result<()> {
-        for word in part(&self.memory, PAGES, self.turn / Self::PASSES) {
-            word.store(self.turn as u64, Relaxed);
+        let part = part(&self.memory, PAGES, self.turn / Self::PASSES);
+        for (word, at) in part.iter().zip(1..) {
+            word.store(self.turn as u64 + at, Relaxed);
         }
         self.turn += 1;
         Ok(())
