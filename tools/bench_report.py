@@ -121,8 +121,8 @@ def document(path, targets):
         before, rest = file.read().split(MARKS[0], 1)
     after = rest.split(MARKS[1], 1)[1]
     met = {True: "met", False: "**missed**", None: "-"}
-    lines = ["", "| what | target | measured | |", "|---|---|---|---|"]
-    lines += [f"| {of['what']} | {of['target']} | {of['measured']} | {met[of['met']]} |" for of in targets]
+    lines = ["", "| what | target | measured | | kmirror |", "|---|---|---|---|---|"]
+    lines += [f"| {of['what']} | {of['target']} | {of['measured']} | {met[of['met']]} | {of.get('kmirror', '')} |" for of in targets]
     with open(path, "w", encoding="utf-8") as file:
         file.write(before + MARKS[0] + "\n".join(lines) + "\n\n" + MARKS[1] + after)
 
@@ -131,9 +131,7 @@ def main(folder, path, files):
     rows, probes, machines = merge(files)
     summary = [rows[key] | {"figures": figures(rows, rows[key], machines[rows[key]["on"]]["machine"])} for key in rows]
     summary.sort(key=place)
-    newest = machines[-1]["machine"] if machines else None
-    found = {key: of["found"] for key, of in probes.items()}
-    targets = Targets(rows, found, newest).list
+    targets = Targets(rows, probes, machines).list
     os.makedirs(folder, exist_ok=True)
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
         results = {"machines": machines, "targets": targets, "probes": list(probes.values()), "rows": summary}
