@@ -3,7 +3,7 @@
 //! Breaking a page of a victim by a true machine check, and what must come of it. In L2.
 
 use super::port::Host;
-use crate::file;
+use crate::file::{self, Setting};
 use crate::kmsg::Log;
 use crate::memory::Seen;
 use crate::pagemap::{self, HWPOISON};
@@ -26,6 +26,15 @@ pub fn machine_checks() -> Result<u64> {
         .split_whitespace()
         .map_while(|word| word.parse::<u64>().ok())
         .sum())
+}
+
+/// Sees to it that an error is met by a program or a system call first: for as long as this lives
+/// nobody looks for those that none has met.
+pub fn keep_quiet() -> Result<Setting> {
+    Setting::change(
+        "/sys/devices/system/machinecheck/machinecheck0/check_interval",
+        "3600",
+    )
 }
 
 /// Who has met the error first.

@@ -2,7 +2,7 @@
 
 //! The kernel runs into the error through its own mapping, when it reads a file or another's memory.
 
-use super::kernel_reads::keep_quiet;
+
 use crate::case::{skip, Case, Context};
 use crate::file;
 use crate::memory::{image, Mapping, Seen};
@@ -106,7 +106,7 @@ fn read(_: &mut Scene, page: u64, version: u64) -> Result<u64> {
 /// Loses some pages, which are met by read(2) first, and come back.
 fn come_back(cx: &Context, of_disk: bool) -> Result<()> {
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = rig(cx, of_disk)?;
     for page in [0, 3, 5] {
         let before = rig.counters()?;
@@ -164,7 +164,7 @@ fn dirty_file(cx: &Context) -> Result<()> {
 
 fn lost(cx: &Context) -> Result<()> {
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = rig(cx, false)?;
     for page in [1, 4] {
         rig.fill(page, 2)?;
@@ -184,7 +184,7 @@ fn lost(cx: &Context) -> Result<()> {
 
 fn process_vm_readv(cx: &Context) -> Result<()> {
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = Rig::synced(cx, 8)?;
     let mut found = vec![0_u8; PAGE_SIZE];
     for page in 0..3 {

@@ -44,14 +44,6 @@ pub(super) const CASES: &[Case] = &[
 /// What the kernel says when it has run into lost memory of a program.
 const READ: &str = "Kernel accessed poison in user space";
 
-/// Where an error that nobody has met is found: not before a system call has met it.
-pub(super) fn keep_quiet() -> Result<Setting> {
-    Setting::change(
-        "/sys/devices/system/machinecheck/machinecheck0/check_interval",
-        "3600",
-    )
-}
-
 fn bytes(scene: &Scene, page: u64) -> &'static [u8] {
     // SAFETY: The mapping stays; only the kernel reads through the slice.
     unsafe { std::slice::from_raw_parts(scene.mem.addr(page) as *const u8, PAGE_SIZE) }
@@ -144,7 +136,7 @@ fn system_calls(cx: &Context) -> Result<()> {
         ("path", path),
     ];
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = Rig::synced(cx, 32)?;
     for (&(what, order), page) in ORDERS.iter().cycle().take(12).zip(0..) {
         let before = rig.counters()?;
@@ -164,7 +156,7 @@ fn system_calls(cx: &Context) -> Result<()> {
 
 fn lost(cx: &Context) -> Result<()> {
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = Rig::synced(cx, 8)?;
     for (order, page) in [pipe as Order, tmpfs, socket, writev].into_iter().zip(0..) {
         rig.fill(page, 2)?;
@@ -182,7 +174,7 @@ fn lost(cx: &Context) -> Result<()> {
 
 fn copy_on_write(cx: &Context) -> Result<()> {
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let mut rig = Rig::new(cx, 8)?;
     let mut child = rig.victim.fork()?;
     rig.sync()?;
@@ -218,7 +210,7 @@ fn copy_on_write(cx: &Context) -> Result<()> {
 fn core_dump(cx: &Context) -> Result<()> {
     const CORE: &str = "/tmp/core-of-victim";
     let mut host = Host::connect()?;
-    let _quiet = keep_quiet()?;
+    let _quiet = strike::keep_quiet()?;
     let _pattern = Setting::change("/proc/sys/kernel/core_pattern", CORE)?;
     let mut rig = Rig::new(cx, 8)?;
     let mut child = rig.victim.fork()?;
