@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! restored   the page has moved on, nobody uses the frame any more
+//! around     with a huge page of the host its 512 frames are lost: each is looked at, restored, retired
 //! a second   for the machine check that reports the same error again
 //! HEAL       the service replaces what is behind the frame, and fills it with zeros
 //! report     QEMU drops the broken page from its own page table (free page reporting)
@@ -39,12 +40,17 @@ const REST: Delta = Delta::from_millis(1000);
 /// host may have to be restored first.
 const TRIES: u32 = 6;
 
+/// Frames in 2 MiB.
+const FRAMES: usize = 512;
+
 /// A frame that was taken out of use.
 #[derive(Clone, Copy)]
 struct Broken {
     pfn: usize,
     since: Instant<Monotonic>,
     tries: u32,
+    /// Its neighbours have been looked at.
+    around: bool,
 }
 
 impl Broken {
@@ -81,9 +87,32 @@ impl Healing {
             pfn,
             since: Instant::now(),
             tries: 0,
+            around: false,
         };
-        if self.waiting.lock().push(broken, GFP_KERNEL).is_err() {
+        let mut waiting = self.waiting.lock();
+        // One that was looked at as a neighbour has been added when its page was restored.
+        if waiting.iter().any(|other| other.pfn == pfn) {
+            return;
+        }
+        if waiting.push(broken, GFP_KERNEL).is_err() {
             self.retired.count();
+        }
+    }
+
+    /// The first frame of 2 MiB in which one has broken, and in which the others have not been
+    /// looked at. They count as looked at from now on.
+    fn take_unseen(&self) -> Option<usize> {
+        let mut waiting = self.waiting.lock();
+        let unseen = waiting.iter().find(|broken| !broken.around)?;
+        let first = unseen.pfn / FRAMES * FRAMES;
+        Self::seen(&mut waiting, first);
+        Some(first)
+    }
+
+    /// Those that wait in these 2 MiB need not look at each other.
+    fn seen(waiting: &mut KVec<Broken>, first: usize) {
+        for broken in waiting.iter_mut() {
+            broken.around |= broken.pfn / FRAMES * FRAMES == first;
         }
     }
 
@@ -103,9 +132,11 @@ impl Healing {
     fn neighbours(&self, pfn: usize) -> Frames {
         let mut idle = Frames::NONE;
         let waiting = self.waiting.lock();
-        let around = waiting.iter().filter(|other| other.pfn >> 9 == pfn >> 9);
+        let around = waiting
+            .iter()
+            .filter(|other| other.pfn / FRAMES == pfn / FRAMES);
         for other in around.filter(|other| memory_mirror::is_retired(other.pfn)) {
-            idle.set(other.pfn % 512);
+            idle.set(other.pfn % FRAMES);
         }
         idle
     }
@@ -120,11 +151,44 @@ enum Unhealed {
     Alone,
 }
 
+/// Looks at the neighbours of frames that have broken, if the host's memory breaks in huge pages: the
+/// guest has been told of one frame, and 511 others are lost with it. A kernel that touches one does
+/// not survive it, so they are restored or taken out of use before anybody does. That the host says
+/// so is only why they are looked at: what counts is whether they can be read.
+///
+/// Blocks of the region are 2 MiB, so none of its frames is the neighbour of one that waits here.
+///
+/// Context: may sleep, and take long.
+fn look_around(host: &Host, healing: &Healing) {
+    // What the last one was told holds for memory that a new one has to be told of first.
+    let Some(session) = host.session() else {
+        return;
+    };
+    while let Some(first) = healing.take_unseen() {
+        if session.hello.frame_bytes <= wire::DATA_BYTES as u64 {
+            continue;
+        }
+        let mut lost = 0;
+        for pfn in first..first + FRAMES {
+            // A page of the kernel cannot be taken out of use; the host's page stays as it is then.
+            if let Ok(true) = memory_mirror::check(pfn) {
+                healing.add(pfn);
+                lost += 1;
+            }
+        }
+        Healing::seen(&mut healing.waiting.lock(), first);
+        if lost > 0 {
+            pr_info!("{lost} more frames from {first:#x} on are lost with the host's huge page\n");
+        }
+    }
+}
+
 /// Heals all frames that have rested.
 ///
 /// Context: may sleep, and take long.
 pub(crate) fn run(kmirror: &Kmirror) {
     let healing = &kmirror.healing;
+    look_around(&kmirror.host, healing);
     // Those that come back to wait are not due before long.
     while let Some(mut broken) = healing.take_due() {
         let pfn = broken.pfn;
@@ -191,7 +255,8 @@ fn replace(host: &Host, healing: &Healing, pfn: usize) -> Result<bool, Unhealed>
         Err(Fault::Refused(Code::Busy)) => Err(Unhealed::Later("the host's service is busy")),
         // Nothing was done; QEMU may help.
         Err(Fault::Refused(Code::Unsupported | Code::Denied | Code::Memory)) => Ok(false),
-        // Refused without a look at it, by another instance than the one that was meant.
+        // Refused without a look at it, by another instance than the one that was meant. That one may
+        // have begun with it, but is at an end: a queue has one service at a time.
         Err(Fault::Refused(Code::Instance)) => {
             Err(Unhealed::Later("the host's service was started anew"))
         }

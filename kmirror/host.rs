@@ -72,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) traffic: Traffic,
     /// Sessions begun.
     pub(crate) sessions: crate::group::Counter,
+    /// Replicas that the service held when it was lost.
+    pub(crate) lost: crate::group::Counter,
 }
 
 impl Host {
@@ -83,6 +85,7 @@ impl Host {
                 changed <- new_condvar!(),
                 traffic: Traffic::default(),
                 sessions: Default::default(),
+                lost: Default::default(),
             }),
             GFP_KERNEL,
         )

@@ -57,7 +57,9 @@ impl HostDepot {
         let mut gone = KVec::new();
         for number in 0..self.shelf.blocks.len() as u32 {
             let mut dropped = KVec::new();
+            let lost = &self.host.lost;
             let block = self.shelf.replicas(owners).evacuate(number, |pfn| {
+                lost.count();
                 // Without room to remember it, it loses the flag: a replica too few.
                 if dropped
                     .push(pfn as usize, GFP_NOWAIT | __GFP_NOWARN)

@@ -59,6 +59,7 @@ fn show_stat(dir: &RootDir, page: &mut Page<'_>) -> Result {
     writeln!(page, "host_used {}", pool.used)?;
     for (name, counter) in [
         ("host_sessions", &host.sessions),
+        ("host_lost", &host.lost),
         ("host_requests", &traffic.requests),
         ("host_timeouts", &traffic.timeouts),
         ("host_rubbish", &traffic.rubbish),

@@ -116,6 +116,23 @@ pub fn recover(pfn: usize) -> Result {
     to_result(unsafe { bindings::memory_mirror_recover(pfn) })
 }
 
+/// Looks whether a frame can be read that may have broken together with another. One that cannot is
+/// lost: its page is restored, or else it is gone, as if the error had been reported. Returns
+/// whether the frame was taken out of use for that.
+///
+/// # Errors
+///
+/// [`EHWPOISON`] if the frame is poisoned already, [`ENXIO`] if there is no such memory,
+/// [`ENOMEM`], or those of `memory_failure()`.
+///
+/// Context: may sleep. Calls back into the [`Keeper`].
+pub fn check(pfn: usize) -> Result<bool> {
+    // SAFETY: Any number will do.
+    let lost = unsafe { bindings::memory_mirror_check(pfn) };
+    to_result(lost.min(0))?;
+    Ok(lost > 0)
+}
+
 /// Whether the frame was taken out of use, and nobody holds it.
 pub fn is_retired(pfn: usize) -> bool {
     // SAFETY: Any number will do.
