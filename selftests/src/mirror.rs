@@ -80,6 +80,11 @@ impl Mirror {
     }
 }
 
+/// A number of the whole system's stat.
+pub fn stat(key: &str) -> Result<u64> {
+    file::keyed(Path::new(ROOT).join("stat"), key)
+}
+
 /// A file of the region.
 pub fn region_file(name: &str) -> PathBuf {
     Path::new(ROOT).join("region").join(name)

@@ -32,7 +32,7 @@ mod replica;
 mod rest;
 mod restore;
 mod retreat;
-mod service;
+pub(crate) mod service;
 mod shared;
 mod shmem;
 mod soak;

@@ -7,6 +7,7 @@
 use crate::case::{Case, Context};
 use crate::inject::{self, Door};
 use crate::memory::Seen;
+use crate::mirror::stat;
 use crate::rig::Rig;
 use crate::wait::{self, until, BOUND};
 use crate::{file, mirror, pagemap};
@@ -105,11 +106,8 @@ fn tell(word: &str) -> Result<()> {
     bail!("there is no port of the service")
 }
 
-fn stat(key: &str) -> Result<u64> {
-    file::keyed(Path::new(mirror::ROOT).join("stat"), key)
-}
-
-fn connected() -> Result<()> {
+/// Waits until there is a session.
+pub(crate) fn connected() -> Result<()> {
     until("a session with the service", BOUND, || {
         Ok(stat("host_connected")? == 1)
     })

@@ -3,6 +3,7 @@
 //! L1's end of the port: does what L2 asks for (see [`port`](super::port)).
 
 use super::l2::L2;
+use super::service::Service;
 use crate::{file, wait};
 use anyhow::{bail, Context, Result};
 use serde_json::json;
@@ -15,12 +16,13 @@ use std::time::{Duration, Instant};
 pub struct Agent<'a> {
     l2: L2,
     cases: &'a [&'a str],
+    service: Option<Service>,
 }
 
 impl<'a> Agent<'a> {
-    /// One for this L2, which shall run `cases`.
-    pub fn new(l2: L2, cases: &'a [&'a str]) -> Self {
-        Self { l2, cases }
+    /// One for this L2, which shall run `cases`, and may have kmirrord.
+    pub fn new(l2: L2, cases: &'a [&'a str], service: Option<Service>) -> Self {
+        Self { l2, cases, service }
     }
 
     /// Serves until L2 is gone. Whether that was before `bound` had passed.
@@ -68,6 +70,18 @@ impl<'a> Agent<'a> {
             ("kicks", []) => Ok(super::kvm::kicks()?.to_string()),
             ("save", []) => self.save(),
             ("corrupted", []) => Ok(file::meminfo("HardwareCorrupted")?.to_string()),
+            ("kmirrord", arguments) => {
+                let service = self.service.as_mut().context("there is no kmirrord")?;
+                match arguments {
+                    ["start"] => service.start_again()?,
+                    ["kill"] => service.kill()?,
+                    // Not now, but when it has come back from this system call.
+                    ["kill-after", call] => service.kill_after(call.parse()?)?,
+                    ["killed"] => service.killed()?,
+                    _ => bail!("kmirrord does not {}", arguments.join(" ")),
+                }
+                Ok(String::new())
+            }
             _ => bail!("{order}: no such order"),
         }
     }

@@ -1,14 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What L1's KVM has done for L2, by its tracepoints.
+//! L1's KVM, with the project's patches or without; and what it has done for L2, by its tracepoints.
 
-use crate::file;
-use anyhow::{Context, Result};
+use crate::{file, module};
+use anyhow::{bail, ensure, Context, Result};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const TRACING: &str = "/sys/kernel/tracing";
 
 /// `KVM_HC_KMIRROR_KICK`.
 const KICK: u32 = 13;
+
+/// Loads KVM as the patches of `patches/kvm` make it, or as it was without them. No L2 is running.
+pub fn load(patched: bool) -> Result<()> {
+    // tools/nested/host has loaded the first.
+    static PATCHED: AtomicBool = AtomicBool::new(true);
+    const UNPATCHED: &str = "/kmirror/l1/kvm-unpatched.ko";
+    if PATCHED.load(Relaxed) == patched {
+        return Ok(());
+    }
+    let vendor = ["kvm_amd", "kvm_intel"]
+        .into_iter()
+        .find(|name| module::is_loaded(name));
+    let vendor = vendor.context("no KVM is loaded")?;
+    for name in [vendor, "kvm"] {
+        module::unload(name).with_context(|| format!("unloading {name}"))?;
+    }
+    if !patched {
+        ensure!(
+            Path::new(UNPATCHED).exists(),
+            "the kernel has no kvm-unpatched.ko beside its kvm.ko"
+        );
+        if let Err(errno) = module::load(Path::new(UNPATCHED), "")? {
+            bail!("{UNPATCHED}: {errno}");
+        }
+    }
+    ensure!(module::probe(vendor), "{vendor} cannot be loaded");
+    PATCHED.store(patched, Relaxed);
+    Ok(())
+}
 
 /// Counts from now on.
 pub fn count_hypercalls() -> Result<()> {

@@ -5,6 +5,7 @@
 //!
 //! - [`suite`], [`agent`]: in L1, one boot of L2, and what L2 asks for meanwhile;
 //! - [`l2`], [`qmp`], [`backing`], [`kvm`]: L1's view of L2, and the memory behind a frame;
+//! - [`service`]: kmirrord, and its end in the middle of what it does;
 //! - [`port`]: how L2 asks;
 //! - [`cases`], [`strike`]: in L2, what is tested there, as in [`crate::cases`].
 
@@ -15,5 +16,6 @@ pub mod kvm;
 pub mod l2;
 pub mod port;
 pub mod qmp;
+pub mod service;
 pub mod strike;
 pub mod suite;

@@ -4,6 +4,7 @@
 
 use super::agent::Agent;
 use super::l2::{place, L2};
+use super::service::Service;
 use crate::file;
 use anyhow::{bail, Context, Result};
 use std::io::{BufRead, BufReader};
@@ -18,6 +19,12 @@ pub struct Suite {
     pub name: &'static str,
     /// The options of l2-start.
     pub options: &'static [&'static str],
+    /// The flags of kmirrord, for one that has its device.
+    pub service: Option<&'static [&'static str]>,
+    /// Whether kmirrord-relay stands before it.
+    pub relay: bool,
+    /// Whether L1's KVM knows the doorbell.
+    pub doorbell: bool,
     /// Names of cases.
     pub cases: &'static [&'static str],
     /// Seconds after which it has failed.
@@ -26,6 +33,17 @@ pub struct Suite {
 
 /// Has L2's kernel print each record of a machine check.
 const RECORDS: &str = "tp_printk trace_event=mce:mce_record";
+
+/// One that needs nothing special.
+const PLAIN: Suite = Suite {
+    name: "",
+    options: &[],
+    service: None,
+    relay: false,
+    doorbell: true,
+    cases: &[],
+    limit: 300,
+};
 
 /// All of them.
 pub const ALL: &[Suite] = &[
@@ -43,6 +61,7 @@ pub const ALL: &[Suite] = &[
             "mce_system_call",
         ],
         limit: 400,
+        ..PLAIN
     },
     Suite {
         name: "kernel_reads",
@@ -57,15 +76,57 @@ pub const ALL: &[Suite] = &[
             "mce_read_lost",
             "mce_process_vm_readv",
         ],
-        limit: 300,
+        ..PLAIN
     },
     Suite {
         name: "huge_pages",
         options: &["-b", "huge", "-m", "640"],
         cases: &["mce_huge_backing"],
-        limit: 300,
+        ..PLAIN
+    },
+    Suite {
+        name: "service",
+        options: &["-c", "2", "-s", "-f"],
+        service: Some(POOL),
+        relay: true,
+        cases: &[
+            "doorbell",
+            "host_replicas",
+            "host_and_guest_replicas",
+            "heal_frame",
+            "heal_hundred",
+            "killed_in_store",
+            "killed_in_heal",
+            "killed_again",
+        ],
+        limit: 600,
+        ..PLAIN
+    },
+    Suite {
+        name: "no_service",
+        options: &["-c", "2", "-f", "-r", "192"],
+        cases: &["service_absent", "heal_frame", "region_elsewhere"],
+        ..PLAIN
+    },
+    Suite {
+        name: "no_doorbell",
+        options: &["-c", "2", "-s", "-f"],
+        service: Some(POOL),
+        doorbell: false,
+        cases: &["doorbell_unknown", "host_replicas", "service_lost"],
+        ..PLAIN
+    },
+    Suite {
+        name: "huge_pages_service",
+        options: &["-b", "huge", "-m", "640", "-s", "-f"],
+        service: Some(POOL),
+        cases: &["heal_huge"],
+        ..PLAIN
     },
 ];
+
+/// What kmirrord may hold.
+const POOL: &[&str] = &["--pool", "64M"];
 
 impl Suite {
     /// The cases that these names mean, be they names of suites or of cases; all of them if there are none.
@@ -79,7 +140,12 @@ impl Suite {
 
     /// Runs `cases` of it, and copies what it says, as a subtest of KTAP. Whether nothing failed.
     pub fn run(&self, cases: &[&str]) -> Result<bool> {
+        super::kvm::load(self.doorbell)?;
         super::kvm::count_hypercalls()?;
+        let service = self
+            .service
+            .map(|flags| Service::start(flags, self.relay))
+            .transpose()?;
         let l2 = L2::start(self.options)?;
         let pid = l2.qemu();
         let port = UnixStream::connect(place("L2_PORT")?).context("the port of L2")?;
@@ -96,7 +162,7 @@ impl Suite {
                 println!("  {}", String::from_utf8_lossy(&line).trim_end());
             }
         });
-        let ended = Agent::new(l2, cases).serve(port, Duration::from_secs(self.limit))?;
+        let ended = Agent::new(l2, cases, service).serve(port, Duration::from_secs(self.limit))?;
         if !ended {
             println!("# {}: L2 has not ended after {} s", self.name, self.limit);
             nix::sys::signal::kill(
@@ -115,13 +181,21 @@ impl Suite {
                 "# {}: L2 has died; the last lines of its console:",
                 self.name
             );
-            let console = file::read(place("L2_CONSOLE")?)?;
-            let lines: Vec<&str> = console.lines().collect();
-            for line in &lines[lines.len().saturating_sub(40)..] {
-                println!("# {line}");
-            }
+            last_lines(&file::read(place("L2_CONSOLE")?)?);
         }
         // Skipped altogether is not failed.
-        Ok(ended && matches!(status, Some("0" | "4")))
+        let passed = ended && matches!(status, Some("0" | "4"));
+        if !passed && self.service.is_some() {
+            println!("# {}: what kmirrord has said:", self.name);
+            last_lines(&file::read(super::service::LOG)?);
+        }
+        Ok(passed)
+    }
+}
+
+fn last_lines(text: &str) {
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(40)..] {
+        println!("# {line}");
     }
 }

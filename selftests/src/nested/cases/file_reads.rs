@@ -2,7 +2,6 @@
 
 //! The kernel runs into the error through its own mapping, when it reads a file or another's memory.
 
-
 use crate::case::{skip, Case, Context};
 use crate::file;
 use crate::memory::{image, Mapping, Seen};

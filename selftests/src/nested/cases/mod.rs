@@ -12,17 +12,19 @@ mod huge;
 mod kernel_reads;
 mod mce;
 mod save;
+mod service;
 mod system_call;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 6] = [
+    let groups: [&[Case]; 7] = [
         mce::CASES,
         huge::CASES,
         save::CASES,
         system_call::CASES,
         kernel_reads::CASES,
         file_reads::CASES,
+        service::CASES,
     ];
     groups.into_iter().flatten()
 }
