@@ -6,7 +6,7 @@ use crate::case::{skip, Case, Context};
 use crate::file::{self, Setting};
 use crate::inject::Door;
 use crate::memory::{Mapping, Seen};
-use crate::pagemap::{self, MLOCKED};
+use crate::pagemap::{self, Entry, MLOCKED};
 use crate::rig::{self, Rig};
 use crate::victim::Scene;
 use crate::{wait, PAGE_SIZE};
@@ -21,6 +21,11 @@ pub(super) const CASES: &[Case] = &[
         "mlocked",
         "a restored page is locked as it was: remove_migration_ptes() on success",
         mlocked,
+    ),
+    Case::new(
+        "mlock_lost",
+        "a fault on a page that is lost for good is not made again: memory_failure_queued()",
+        mlock_lost,
     ),
     Case::new(
         "userfault_registered",
@@ -67,6 +72,31 @@ fn mlocked(cx: &Context) -> Result<()> {
     }
     rig.fill(8, 2)?;
     rig.must_refuse(Door::Fail, 8)
+}
+
+/// `mlock()` of memory with a lost page ends with an error, as without kmirror. It makes a fault again for
+/// as long as it is told to.
+fn mlock_lost(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, 8)?;
+    rig.fill(3, 2)?;
+    let struck = rig.strike(Door::Fail, 3)?;
+    let lost = !matches!(struck.new, Entry::Present(_));
+    ensure!(lost, "not lost: {struck:x?}");
+    let errno = rig.victim.call(
+        |scene, _, _| {
+            // SAFETY: The range is ours.
+            let ret = unsafe { libc::mlock(scene.mem.ptr(0, 0).cast(), scene.mem.len()) };
+            Ok(Errno::result(ret).map_or_else(|errno| errno as u64, |_| 0))
+        },
+        0,
+        0,
+    );
+    let errno = errno.context("mlock() of a lost page does not end")?;
+    ensure!(errno == Errno::ENOMEM as u64, "mlock(): error {errno}");
+    for page in [0, 2, 4, 7] {
+        rig.must_be(page, 1)?;
+    }
+    Ok(())
 }
 
 fn registered(cx: &Context) -> Result<()> {
