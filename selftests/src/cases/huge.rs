@@ -5,9 +5,13 @@
 use crate::case::{skip, Case, Context};
 use crate::inject::Door;
 use crate::memory::Mapping;
+use crate::pagemap::{Entry, Table};
 use crate::rig::Rig;
-use crate::{file, pagemap, wait};
+use crate::{file, pagemap, wait, PAGE_SIZE};
 use anyhow::{ensure, Result};
+use nix::errno::Errno;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Mutex;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -46,6 +50,11 @@ pub(super) const CASES: &[Case] = &[
         "mthp",
         "each page of a large folio that PTEs map has a dirty bit and a flag of its own",
         mthp,
+    ),
+    Case::new(
+        "huge_unsplit",
+        "a lost page of a huge one that could not be split is not given out again (free_healthy_pages())",
+        unsplit,
     ),
 ];
 
@@ -256,4 +265,75 @@ fn mthp(cx: &Context) -> Result<()> {
         ensure!(rig.is_mirrored(page)?, "page {page} has lost the flag");
     }
     check_all(&mut rig, &[(1, 2)])
+}
+
+/// In the victim: a pipe with a page of its memory in it, not a copy.
+static PIPE: Mutex<Option<(OwnedFd, OwnedFd)>> = Mutex::new(None);
+
+/// As long as somebody holds a reference to another page of it, a huge page cannot be split when one is
+/// lost. Then it is freed as a whole, and others get its frames.
+fn unsplit(cx: &Context) -> Result<()> {
+    const LOST: u64 = 9;
+    /// Huge pages and small ones that are taken afterwards: more than are free in pieces.
+    const TAKEN: [(u64, i32); 2] = [
+        (HUGE * 40, libc::MADV_HUGEPAGE),
+        (HUGE * 120, libc::MADV_NOHUGEPAGE),
+    ];
+    let mut rig = huge_rig(cx, "unsplit", HUGE, false)?;
+    rig.victim.call(
+        |scene, _, _| {
+            let (read, write) = nix::unistd::pipe()?;
+            let iov = libc::iovec {
+                iov_base: scene.mem.ptr(1, 0).cast(),
+                iov_len: PAGE_SIZE,
+            };
+            // SAFETY: One vector, of memory that stays mapped.
+            let put = unsafe { libc::vmsplice(write.as_raw_fd(), &iov, 1, 0) };
+            ensure!(Errno::result(put)? == PAGE_SIZE as isize);
+            *PIPE.lock().unwrap() = Some((read, write));
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let first = rig.frame(0)?;
+    let struck = rig.strike(Door::Fail, LOST)?;
+    let whole = pagemap::flags(first)? & pagemap::THP != 0;
+    ensure!(whole && struck.result.is_err(), "it was split: {struck:x?}");
+    let broken = pagemap::flags(struck.old)? & pagemap::HWPOISON != 0;
+    ensure!(broken, "the kernel does not know of the error");
+    rig.victim.call(
+        |scene, _, _| {
+            *PIPE.lock().unwrap() = None;
+            scene.mem.unmap()?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+
+    let (mut others, mut again) = (0, 0);
+    for (pages, advice) in TAKEN {
+        let addr = rig.victim.call(
+            |_, pages, advice| {
+                let mem = Mapping::new(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+                mem.advise(0, pages, advice as i32)?;
+                (0..pages).for_each(|page| mem.store(page, 0, 1));
+                Ok(mem.addr(0))
+            },
+            pages,
+            advice as u64,
+        )?;
+        let table = Table::of(rig.victim.pid)?;
+        for page in 0..pages {
+            if let Entry::Present(frame) = table.entry(addr + page * crate::PAGE)? {
+                others += u64::from((first..first + HUGE).contains(&frame));
+                again += u64::from(frame == struck.old);
+            }
+        }
+    }
+    println!("{others} of its frames are in use again");
+    ensure!(again == 0, "the broken frame is in use again");
+    ensure!(others > 0, "none of its frames is in use again");
+    Ok(())
 }
