@@ -80,12 +80,13 @@ impl Mapping {
         })
     }
 
-    /// A segment of System V shared memory, which goes when nobody has it attached any more.
-    pub fn sysv(pages: u64) -> Result<Self> {
+    /// A segment of System V shared memory, which goes when nobody has it attached any more. `flags` are
+    /// more of those of shmget().
+    pub fn sysv(pages: u64, flags: i32) -> Result<Self> {
         let len = usize::try_from(pages)? * PAGE_SIZE;
         // SAFETY: System calls; the kernel chooses a place where nothing is.
         unsafe {
-            let id = libc::shmget(libc::IPC_PRIVATE, len, libc::IPC_CREAT | 0o600);
+            let id = libc::shmget(libc::IPC_PRIVATE, len, libc::IPC_CREAT | 0o600 | flags);
             let id = Errno::result(id).context("shmget")?;
             let base = libc::shmat(id, std::ptr::null(), 0);
             Errno::result(libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()))?;

@@ -58,7 +58,7 @@ fn map(kind: Kind) -> Result<Mapping> {
     let flags = libc::MAP_SHARED;
     let file = match kind {
         Kind::Anonymous => return Mapping::new(PAGES, flags | libc::MAP_ANONYMOUS, -1),
-        Kind::SysV => return Mapping::sysv(PAGES),
+        Kind::SysV => return Mapping::sysv(PAGES, 0),
         Kind::Memfd => File::from(memfd_create(c"shared", MemFdCreateFlag::empty())?),
         Kind::Tmpfs => {
             let path = format!("/dev/shm/kmirror-{}", std::process::id());
