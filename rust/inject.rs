@@ -17,8 +17,9 @@ use kernel::{
 
 extern "C" {
     fn kmirror_inject_overwrite(pfn: c_ulong, pattern: u8) -> bool;
-    fn kmirror_inject_overwrite_held(pfn: c_ulong, pattern: u8) -> bool;
-    fn kmirror_inject_get_page(pfn: c_ulong) -> bool;
+    fn kmirror_inject_hold(pfn: c_ulong) -> bool;
+    fn kmirror_inject_release(pfn: c_ulong);
+    fn kmirror_inject_overwrite_held(pfn: c_ulong, pattern: u8);
     fn kmirror_inject_log_mce(pfn: c_ulong, deferred: bool);
 }
 
@@ -29,8 +30,6 @@ pub enum Report {
     Latent,
     /// The caller has run into it.
     ActionRequired,
-    /// As [`Latent`](Self::Latent), with a reference to the page handed over.
-    CountIncreased,
 }
 
 /// Overwrites a frame through the kernel's own mapping, which sets no dirty bit: as a failing DIMM
@@ -49,47 +48,86 @@ pub fn overwrite(pfn: usize, pattern: u8) -> Result {
     }
 }
 
+/// A reference to the page in a frame. Nobody can move the page elsewhere meanwhile, and nobody else can
+/// be given the frame.
+///
+/// # Invariants
+///
+/// The reference to the folio of frame `pfn` is ours.
+pub struct Hold {
+    pfn: usize,
+}
+
+impl Hold {
+    /// Takes one.
+    ///
+    /// # Errors
+    ///
+    /// [`ENXIO`] if there is no such page, or nobody uses it.
+    pub fn take(pfn: usize) -> Result<Self> {
+        // SAFETY: The function looks whether there is such a page.
+        if unsafe { kmirror_inject_hold(pfn) } {
+            // INVARIANT: It has just been taken.
+            Ok(Self { pfn })
+        } else {
+            Err(ENXIO)
+        }
+    }
+
+    /// Which frame.
+    pub fn pfn(&self) -> usize {
+        self.pfn
+    }
+
+    /// Overwrites the frame as [`overwrite`] does. As long as this lives, nobody copies what is there now:
+    /// no migration, no mirror.
+    ///
+    /// Context: may sleep.
+    pub fn overwrite(&self, pattern: u8) {
+        // SAFETY: The page cannot go, by the type invariant. As for its contents, see `overwrite`.
+        unsafe { kmirror_inject_overwrite_held(self.pfn, pattern) }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // SAFETY: It is ours, by the type invariant, and not used again.
+        unsafe { kmirror_inject_release(self.pfn) }
+    }
+}
+
 /// Reports a frame as broken.
 ///
 /// # Errors
 ///
-/// What `memory_failure()` returns; [`ENXIO`] if a reference is to be handed over and cannot be had.
+/// What `memory_failure()` returns.
 ///
 /// Context: may sleep.
 pub fn memory_failure(pfn: usize, report: Report) -> Result {
     let flags = match report {
         Report::Latent => 0,
         Report::ActionRequired => bindings::mf_flags_MF_ACTION_REQUIRED,
-        Report::CountIncreased => {
-            // SAFETY: The function looks whether there is such a page.
-            if !unsafe { kmirror_inject_get_page(pfn) } {
-                return Err(ENXIO);
-            }
-            bindings::mf_flags_MF_COUNT_INCREASED
-        }
     };
-    // SAFETY: Any number will do, and the flags tell the truth.
+    // SAFETY: Any number will do, and nobody's reference is handed over.
     to_result(unsafe { bindings::memory_failure(pfn, flags as c_int) })
 }
 
-/// Overwrites a frame and reports it with a reference that is held from before to after, so that
-/// nobody can copy what was overwritten before it is known to be lost: no migration, no mirror.
+/// Reports a frame as broken and hands the reference to it over.
 ///
 /// # Errors
 ///
-/// What `memory_failure()` returns; [`ENXIO`] if there is no such page, or nobody uses it.
+/// What `memory_failure()` returns.
 ///
 /// Context: may sleep.
-pub fn overwrite_and_report(pfn: usize, pattern: u8, required: bool) -> Result {
-    // SAFETY: As in `overwrite`.
-    if !unsafe { kmirror_inject_overwrite_held(pfn, pattern) } {
-        return Err(ENXIO);
-    }
-    let mut flags = bindings::mf_flags_MF_COUNT_INCREASED;
-    if required {
-        flags |= bindings::mf_flags_MF_ACTION_REQUIRED;
-    }
-    // SAFETY: The reference that is handed over was taken above.
+pub fn memory_failure_held(hold: Hold, report: Report) -> Result {
+    let flags = bindings::mf_flags_MF_COUNT_INCREASED
+        | match report {
+            Report::Latent => 0,
+            Report::ActionRequired => bindings::mf_flags_MF_ACTION_REQUIRED,
+        };
+    let pfn = hold.pfn;
+    core::mem::forget(hold);
+    // SAFETY: The reference that is handed over was that of `hold`, which does not give it back.
     to_result(unsafe { bindings::memory_failure(pfn, flags as c_int) })
 }
 

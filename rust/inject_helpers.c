@@ -43,19 +43,8 @@ bool kmirror_inject_overwrite(unsigned long pfn, u8 pattern)
 	return true;
 }
 
-bool kmirror_inject_get_page(unsigned long pfn)
-{
-	struct page *page = pfn_to_online_page(pfn);
-
-	return page && folio_try_get(page_folio(page));
-}
-
-/*
- * As the two above, in one piece: once this has returned, nobody copies the
- * page before it is reported. What was under way is waited for by the folio
- * lock, and what begins later meets with a reference too many.
- */
-bool kmirror_inject_overwrite_held(unsigned long pfn, u8 pattern)
+/* Takes a reference that keeps the folio of a frame in one piece and in its place. */
+bool kmirror_inject_hold(unsigned long pfn)
 {
 	struct page *page = pfn_to_online_page(pfn);
 	struct folio *folio;
@@ -65,16 +54,31 @@ bool kmirror_inject_overwrite_held(unsigned long pfn, u8 pattern)
 	folio = page_folio(page);
 	if (!folio_try_get(folio))
 		return false;
-	folio_lock(folio);
 	if (page_folio(page) != folio) {
-		folio_unlock(folio);
 		folio_put(folio);
 		return false;
 	}
+	return true;
+}
+
+void kmirror_inject_release(unsigned long pfn)
+{
+	folio_put(page_folio(pfn_to_page(pfn)));
+}
+
+/*
+ * With a reference held: once this has returned, nobody copies the page before
+ * the reference is given up. What was under way is waited for by the folio
+ * lock, and what begins later meets with a reference too many.
+ */
+void kmirror_inject_overwrite_held(unsigned long pfn, u8 pattern)
+{
+	struct folio *folio = page_folio(pfn_to_page(pfn));
+
+	folio_lock(folio);
 	folio_wait_writeback(folio);
 	kmirror_inject_overwrite(pfn, pattern);
 	folio_unlock(folio);
-	return true;
 }
 
 void kmirror_inject_log_mce(unsigned long pfn, bool deferred)

@@ -61,6 +61,18 @@ pub fn report(door: &str, pfn: u64) -> io::Result<()> {
     )
 }
 
+/// Keeps the page in a frame where it is, until anything else here is called. Whoever finds it in its
+/// place after this knows whom he hits.
+pub fn hold(pfn: u64) -> io::Result<()> {
+    report("hold", pfn)
+}
+
+/// Gives up what [`hold`] has held.
+pub fn release(pfn: u64) {
+    // Nothing that could go wrong.
+    let _ = report("release", pfn);
+}
+
 /// Breaks a frame while the processes of `cgroup` stand still.
 pub fn strike(cgroup: &Cgroup, door: &str, pfn: u64) -> Result<io::Result<()>> {
     let _frozen = cgroup.freeze()?;

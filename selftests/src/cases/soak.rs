@@ -3,9 +3,12 @@
 //! A short soak, and that a longer one which fails would tell why. See `make soak`.
 
 use crate::case::{skip, Case, Context};
+use crate::inject::{self, Door};
+use crate::rig::Rig;
+use crate::rng::mix;
 use crate::soak::{soak, Options};
 use anyhow::{ensure, Result};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -14,6 +17,17 @@ pub(super) const CASES: &[Case] = &[
         fixed,
     )
     .limit(400),
+    Case::new(
+        "soak_random",
+        "the same, with another seed each time",
+        random,
+    )
+    .limit(400),
+    Case::new(
+        "soak_holds",
+        "who breaks a page holds its frame, which the kernel may give to somebody else (selftests/inject/)",
+        holds,
+    ),
     Case::new(
         "soak_disk",
         "the soak's model of files on disk (selftests/src/soak/content.rs)",
@@ -57,6 +71,49 @@ fn short(cx: &Context, seed: u64) -> Result<()> {
 
 fn fixed(cx: &Context) -> Result<()> {
     short(cx, cx.seed)
+}
+
+fn random(cx: &Context) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    short(cx, mix(now.as_nanos() as u64) % 1_000_000_000)
+}
+
+/// `MADV_SOFT_OFFLINE`: moves the page somewhere else, if it can.
+const MADV_SOFT_OFFLINE: i32 = 101;
+
+/// While the injector holds a frame, its page stays there; and what is held breaks by every door as what
+/// is not.
+fn holds(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, 8)?;
+    let offline = |rig: &mut Rig| {
+        rig.victim.call(
+            |scene, page, _| {
+                Ok(u64::from(
+                    scene.mem.advise(page, 1, MADV_SOFT_OFFLINE).is_ok(),
+                ))
+            },
+            0,
+            0,
+        )
+    };
+    let frame = rig.frame(0)?;
+    inject::hold(frame)?;
+    let moved = offline(&mut rig)?;
+    ensure!(
+        moved == 0 && rig.frame(0)? == frame,
+        "a page has left a frame that is held"
+    );
+    inject::release(frame);
+    let moved = offline(&mut rig)?;
+    ensure!(
+        moved == 1 && rig.frame(0)? != frame,
+        "a page cannot leave a frame that is not held any more"
+    );
+    for (page, door) in (1..).zip(Door::ALL) {
+        inject::hold(rig.frame(page)?)?;
+        rig.must_restore(door, page, 1)?;
+    }
+    Ok(())
 }
 
 /// A dirty page of ext4 (kind 9) is lost, and read from its disk again by one who writes a part of

@@ -13,6 +13,8 @@ use super::sandbox::{Hand, Sandbox};
 use super::step::{Step, Verb};
 use super::wire::{Finding, Order, What};
 use crate::cgroup::Cgroup;
+use crate::pagemap::{self, Entry, Table};
+use crate::PAGE;
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -297,6 +299,9 @@ impl<'a> Director<'a> {
             if let What::At(place) = finding.what {
                 let hand = self.hands.get_mut(&id).context("it is gone")?;
                 hand.places.insert(order.step.args[1], place);
+                if order.step.verb == Verb::Map {
+                    self.must_be_whole(id, order.step.args[1], place)?;
+                }
             } else {
                 self.judge(*number, &order.step, finding)?;
             }
@@ -319,6 +324,27 @@ impl<'a> Director<'a> {
                 for (page, _) in &order.before {
                     self.ledger.clear(object, *page, self.round);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks whether the kernel has given out frames again that it knows to be broken. Nobody notices at
+    /// once: what is mapped is not looked at, until it is mapped again.
+    fn must_be_whole(&self, id: u64, area: u64, place: u64) -> Result<()> {
+        let (Some(object), Some(hand)) = (self.model.object(id, area), self.hands.get(&id)) else {
+            return Ok(());
+        };
+        let table = Table::of(hand.pid)?;
+        for page in 0..self.model.areas[&area].pages {
+            let Entry::Present(pfn) = table.entry(place + page * PAGE)? else {
+                continue;
+            };
+            let is_broken = pagemap::flags(pfn)? & pagemap::HWPOISON != 0;
+            if is_broken && !self.ledger.may_be_lost(object, page) {
+                fail!(
+                    "frame {pfn:#x} has broken before, and is page {page} of the new area {area}"
+                );
             }
         }
         Ok(())
@@ -376,7 +402,12 @@ impl<'a> Director<'a> {
             return Failure(format!("process {id} is gone")).into();
         };
         let (pid, name) = (hand.pid, hand.obituary(error));
-        let told = format!("process {id} ({pid}): {error:#}: {name}");
+        let orders = hand.busy.iter().map(|(_, order)| order.step.to_string());
+        let told = format!(
+            "process {id} ({pid}): {error:#}: {name}; its areas are at {:x?}, it was told to {}",
+            hand.places,
+            orders.collect::<Vec<_>>().join(", ")
+        );
         match self.machine.listen() {
             Err(complaint) => Failure(format!("{complaint:#}; {told}")).into(),
             Ok(lines) => {

@@ -8,7 +8,7 @@ use super::step::{Step, Verb};
 use super::strike::DOORS;
 use crate::memory::WORDS;
 use crate::rng::Rng;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// How much there may be of everything.
 const PROCS: u64 = 4;
@@ -57,7 +57,7 @@ pub(super) struct Generator {
     next_proc: u64,
     next_area: u64,
     rounds: u64,
-    struck: u64,
+    struck: BTreeSet<u64>,
     queue: VecDeque<Step>,
     /// Pages that were written in this round: process, area, page.
     fresh: Vec<(u64, u64, u64)>,
@@ -73,7 +73,7 @@ impl Generator {
             next_proc: 1,
             next_area: 1,
             rounds: 0,
-            struck: 0,
+            struck: BTreeSet::new(),
             queue: VecDeque::new(),
             fresh: Vec::new(),
         };
@@ -137,7 +137,7 @@ impl Generator {
         // What was hit is looked at whole; everything, every few rounds.
         let all = self.rounds % 4 == 0;
         for (&proc, who) in &model.procs {
-            if all || who.family == self.struck {
+            if all || self.struck.contains(&who.family) {
                 for &area in who.views.keys() {
                     let pages = model.areas[&area].pages;
                     self.push(Verb::Check, &[proc, area, 0, pages]);
@@ -356,6 +356,9 @@ impl Generator {
         if self.chance(4) {
             self.push(Verb::Ksm, &[]);
         }
+        if self.chance(4) {
+            self.push(Verb::Khugepaged, &[]);
+        }
         let huge = model.procs.iter().flat_map(|(&proc, who)| {
             let areas = who
                 .views
@@ -371,21 +374,38 @@ impl Generator {
     }
 
     fn errors(&mut self, model: &Model) {
-        self.struck = self.rng.below(FAMILIES);
-        let struck = self.struck;
-        let members = model.procs.iter().filter(|(_, who)| who.family == struck);
+        self.struck.clear();
+        let first = self.rng.below(FAMILIES);
+        for family in 0..FAMILIES {
+            if family == first || self.chance(40) {
+                self.errors_in(family, model);
+            }
+        }
+        if self.chance(10) {
+            let door = self.rng.below(DOORS);
+            self.push(Verb::Again, &[door]);
+        }
+        if self.chance(10) {
+            let (nth, door) = (self.rng.next_u64() >> 32, self.rng.below(DOORS));
+            self.push(Verb::Replica, &[nth, door]);
+        }
+    }
+
+    fn errors_in(&mut self, family: u64, model: &Model) {
+        let members = model.procs.iter().filter(|(_, who)| who.family == family);
         let views: Vec<(u64, u64)> = members
             .flat_map(|(&proc, who)| who.views.keys().map(move |&area| (proc, area)))
             .collect();
         if views.is_empty() {
             return;
         }
+        self.struck.insert(family);
         for _ in 0..1 + self.rng.below(self.strikes) {
             let (mut proc, mut area) = views[self.rng.below(views.len() as u64) as usize];
             let mut page = self.rng.below(model.areas[&area].pages);
             if !self.fresh.is_empty() && self.chance(30) {
                 (proc, area, page) = self.fresh[self.rng.below(self.fresh.len() as u64) as usize];
-                if model.procs[&proc].family != struck {
+                if model.procs[&proc].family != family {
                     continue;
                 }
             }
@@ -395,14 +415,6 @@ impl Generator {
             }
             let door = self.rng.below(DOORS);
             self.push(Verb::Strike, &[proc, area, page, door]);
-        }
-        if self.chance(10) {
-            let door = self.rng.below(DOORS);
-            self.push(Verb::Again, &[door]);
-        }
-        if self.chance(10) {
-            let (nth, door) = (self.rng.next_u64() >> 32, self.rng.below(DOORS));
-            self.push(Verb::Replica, &[nth, door]);
         }
     }
 }

@@ -7,8 +7,14 @@ use super::step::{Step, Verb};
 use crate::mirror::{self, Mirror, NEVER_MS};
 use crate::{file, wait, PAGE};
 use anyhow::{bail, Context, Result};
+use std::time::Duration;
 
 const KSM: &str = "/sys/kernel/mm/ksm";
+pub(super) const KHUGEPAGED: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged";
+/// Milliseconds that khugepaged sleeps when it is not told to look.
+pub(super) const ASLEEP: &str = "100000000";
+/// How long the kernel's own threads may take to look at everything.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The modes that a cgroup can be set to, by number.
 const MODES: [&str; 3] = ["off", "tracked", "inherit"];
@@ -67,6 +73,7 @@ impl Director<'_> {
             }
             Verb::Compact => file::write("/proc/sys/vm/compact_memory", "1"),
             Verb::Ksm => self.merge(),
+            Verb::Khugepaged => self.make_huge(),
             Verb::Split => self.split(a, b),
             Verb::Again => self.strike_again(a),
             Verb::Replica => self.strike_replica(a, b),
@@ -104,12 +111,24 @@ impl Director<'_> {
         let end = scans().context("KSM")? + 2;
         file::write(&run, "1")?;
         // With nothing to merge it does not even begin to count.
-        let _ = wait::until(
-            "KSM has looked twice",
-            std::time::Duration::from_secs(2),
-            || Ok(scans()? >= end),
-        );
+        let _ = wait::until("KSM has looked twice", LOOK, || Ok(scans()? >= end));
         file::write(&run, "0")
+    }
+
+    /// Lets khugepaged look at everything. It sleeps otherwise, see [`super::machine`].
+    fn make_huge(&mut self) -> Result<()> {
+        let passes = || file::number(format!("{KHUGEPAGED}/full_scans"));
+        let Ok(before) = passes() else {
+            return Ok(());
+        };
+        file::write(format!("{KHUGEPAGED}/scan_sleep_millisecs"), "0")?;
+        // Where it has nobody to look at it does not even begin to count.
+        let _ = wait::until(
+            "khugepaged has looked",
+            LOOK,
+            || Ok(passes()? >= before + 2),
+        );
+        file::write(format!("{KHUGEPAGED}/scan_sleep_millisecs"), ASLEEP)
     }
 
     fn split(&mut self, proc: u64, area: u64) -> Result<()> {

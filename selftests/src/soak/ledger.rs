@@ -103,6 +103,10 @@ pub(super) struct Tally {
     pub(super) again: u64,
     /// Strikes that found no page.
     pub(super) missed: u64,
+    /// Large folios that could not be split, and so kept a lost page.
+    pub(super) unsplit: u64,
+    /// Strikes that would have hit another page, which had just been given the frame.
+    pub(super) moved: u64,
     /// Processes that the kernel has killed for an error, or for want of memory.
     pub(super) died: u64,
     /// Steps done.
@@ -170,6 +174,8 @@ impl Tally {
             ("replicas", self.replicas),
             ("again", self.again),
             ("missed", self.missed),
+            ("moved", self.moved),
+            ("unsplit", self.unsplit),
             ("died", self.died),
             ("steps", self.steps),
             ("compared", self.compared),

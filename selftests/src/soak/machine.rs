@@ -4,6 +4,7 @@
 //! of it is taken back when the value goes.
 
 use super::deed::{BLOCKS, DISK};
+use super::influence::{ASLEEP, KHUGEPAGED};
 use super::kind::{DIR, KINDS};
 use super::trace::Trace;
 use crate::kmsg::Log;
@@ -108,6 +109,8 @@ impl Machine {
         // Who reads a frame between its overwriting and the report reads what no hardware would
         // give. So memory is moved when the director says so, and not by itself.
         self.set("/proc/sys/vm/compaction_proactiveness", "0");
+        self.set(&format!("{KHUGEPAGED}/scan_sleep_millisecs"), ASLEEP);
+        self.set(&format!("{KHUGEPAGED}/pages_to_scan"), "100000");
         self.set("/sys/kernel/mm/ksm/run", "0");
         self.set("/sys/kernel/mm/ksm/sleep_millisecs", "0");
         self.set("/sys/kernel/mm/ksm/pages_to_scan", "1000");

@@ -90,7 +90,7 @@ impl Model {
     pub(super) fn apply(&mut self, step: &Step) -> Option<Touch> {
         let [proc, area, a, b, ..] = step.args;
         match step.verb {
-            Verb::Round | Verb::Region | Verb::Compact | Verb::Ksm => {}
+            Verb::Round | Verb::Region | Verb::Compact | Verb::Ksm | Verb::Khugepaged => {}
             Verb::Again | Verb::Replica => {}
             Verb::Mode | Verb::Limit | Verb::Sync => {
                 (proc < FAMILIES && area < GROUPS).then_some(())?;

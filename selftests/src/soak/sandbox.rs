@@ -20,7 +20,7 @@ use std::time::Duration;
 /// The most memory that a family may have at first.
 const MEMORY: u64 = 48 << 20;
 /// What a batch may take. A fsync() or a compaction on a busy machine takes its time.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// One family: a cgroup with two below it.
 pub(super) struct Family {
@@ -30,7 +30,7 @@ pub(super) struct Family {
 
 /// All families. They go with the value.
 pub(super) struct Sandbox {
-    cgroup: Cgroup,
+    pub(super) cgroup: Cgroup,
     pub(super) families: Vec<Family>,
 }
 
@@ -180,9 +180,10 @@ impl Hand {
                 let ask =
                     |what| file::read(format!("/proc/{}/{what}", self.pid)).unwrap_or_default();
                 format!(
-                    "it does not answer, and is at {} {}",
+                    "it does not answer, and is at {} {} {}",
                     ask("syscall"),
-                    ask("stack")
+                    ask("stack"),
+                    ask("stat")
                 )
             }
         }

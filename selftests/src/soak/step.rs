@@ -49,6 +49,8 @@ verbs! {
     Compact = "compact";
     /// KSM has looked at everything twice.
     Ksm = "ksm";
+    /// khugepaged has looked at everything.
+    Khugepaged = "khugepaged";
     /// The huge pages of an area are split.
     Split = "split" "proc" "area";
     /// The frame of a page breaks.

@@ -78,12 +78,15 @@ impl Director<'_> {
     }
 
     fn break_in(&mut self, family: u64, steps: &[Step]) -> Result<()> {
-        let held = self
-            .model
-            .restless
-            .iter()
-            .any(|&(restless, _)| restless == family);
-        let cgroup = self.sandbox.families[family as usize].cgroup.clone();
+        // Either the others go on working, and the doors hold the page, so that nobody who wants room
+        // moves it elsewhere in the middle; or all stand still, and any door will do.
+        let is_amid = steps.iter().map(|step| step.args[3]).sum::<u64>() % 3 == 0;
+        let restless = &self.model.restless;
+        let held = is_amid || restless.iter().any(|&(restless, _)| restless == family);
+        let cgroup = match held {
+            true => self.sandbox.families[family as usize].cgroup.clone(),
+            false => self.sandbox.cgroup.clone(),
+        };
         let start = Instant::now();
         let frozen = cgroup.freeze()?;
         self.tally.spend("freeze", start);
@@ -126,6 +129,13 @@ impl Director<'_> {
             let is_pinned = self.model.procs[&proc].pin == Some((area, page));
             let door = door(number, held || is_pinned);
             let at = Instant::now();
+            // Others are at work, and whoever of them wants a huge page moves pages out of his way. So
+            // the frame may be somebody else's since it was looked up.
+            if inject::hold(pfn).is_err() || table.entry(addr)? != Entry::Present(pfn) {
+                inject::release(pfn);
+                self.tally.moved += 1;
+                continue;
+            }
             let result = inject::report(door, pfn);
             self.tally.spend(door, at);
             self.last = Some(pfn);
@@ -199,6 +209,7 @@ impl Director<'_> {
             .kernel
             .as_ref()
             .is_some_and(|kernel| kernel.starts_with("unsplit"));
+        self.tally.unsplit += u64::from(whole);
         let (from, len) = if whole {
             (0, self.model.areas[&area].pages)
         } else {
