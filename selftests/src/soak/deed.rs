@@ -116,7 +116,17 @@ impl Actor {
         let page = *page;
         let found = match order.step.verb {
             Verb::VmWrite | Verb::ProcMem => {
-                let found = remote(order)?;
+                let mut found = remote(order)?;
+                // The peer has not noticed yet that a page was lost, which is whole again for others.
+                // Then it is for us to write it. What is the peer's alone he writes again himself.
+                let view = self.views.get_mut(&area);
+                if let (Some(_), Some(view)) = (found, view.filter(|view| view.kind.is_shared())) {
+                    let (_, off, len, key) = order.step.stroke().context("no stroke")?;
+                    found = view.write(page, may, (off, len, key), |view, values| {
+                        view.store(page, off, values);
+                        Ok(())
+                    })?;
+                }
                 self.find_any(index, page, found);
                 return Ok(());
             }

@@ -221,6 +221,9 @@ impl Model {
         if owner != proc {
             // A peer, which stands still at the same time.
             (self.procs.get(&proc)?.family == self.areas[&area].family).then_some(())?;
+            // Who writes what others have too must be able to do it himself: the peer may fail to.
+            let own = self.procs[&proc].views.get(&area);
+            (!kind.is_shared() || own.is_some_and(|own| !own.read_only)).then_some(())?;
         }
         let view = *self.procs[&owner].views.get(&area)?;
         let private = !kind.is_shared();
