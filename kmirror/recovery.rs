@@ -78,7 +78,11 @@ impl Keeper for Recovery {
     fn restored(&self, pfn: usize, to: usize) {
         self.0.healing.add(pfn);
         self.0.host.wake();
-        let Some(group) = self.0.store.release(pfn) else {
+        // The replica may have been taken away since it was used: by a limit, by a sweep, by whoever
+        // shrinks the region. It was a restore all the same.
+        let owner = self.0.store.release(pfn);
+        let charged = || mm::charged_to(to).and_then(|id| self.0.groups.tracked(id));
+        let Some(group) = owner.or_else(charged) else {
             return;
         };
         self.count(&group, |events| &events.restored);
