@@ -124,6 +124,12 @@ impl Page {
         }
     }
 
+    /// The page is written whole by a device that does not say so. That does not take back `MADV_FREE`:
+    /// the kernel goes by dirty bits, and io_uring sets none for its registered buffers.
+    pub(super) fn write_unsaid(&mut self, key: u64) {
+        self.now = Content::of(key);
+    }
+
     /// `MADV_FREE`.
     pub(super) fn free(&mut self) {
         let zeros = Content::of(0);

@@ -314,6 +314,10 @@ impl Model {
         let Some(pages) = self.objects.get_mut(&object) else {
             return;
         };
+        if let (Verb::PinRead, Some((page, .., key))) = (step.verb, step.stroke()) {
+            pages[page as usize].write_unsaid(key);
+            return;
+        }
         if let Some((page, off, words, key)) = step.stroke() {
             pages[page as usize].write((off, words, key), on_disk);
             return;
