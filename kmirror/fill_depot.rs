@@ -130,14 +130,14 @@ impl FillDepot {
         Some(replica.record.owner())
     }
 
-    /// Changes the heat of a page, see [`Replicas::reheat`].
+    /// Changes the heat of a page, see [`Replicas::reheat`]. Returns whether it has a replica here.
     pub(crate) fn reheat(
         &mut self,
         pfn: usize,
         near: &mut Option<Slot>,
         change: impl FnOnce(Heat) -> Heat,
-    ) {
-        self.replicas().reheat(pfn as u64, near, change);
+    ) -> bool {
+        self.replicas().reheat(pfn as u64, near, change)
     }
 
     /// Drops the replica of frame `pfn`, and tells how hot the page was if there was one.

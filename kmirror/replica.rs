@@ -75,6 +75,11 @@ impl Store {
             // One heat for all replicas of a page.
             let mut new = None;
             let mut change = |heat| *new.get_or_insert_with(|| judge(&mut page, heat));
+            // A page has a word, or bytes in some place; most likely as the one before it.
+            let had_word = near_word.is_some();
+            if had_word && inner.fill.reheat(pfn as usize, &mut near_word, &mut change) {
+                continue;
+            }
             let guest = inner.guest.shelf();
             let mut found = guest
                 .replicas(owners)
@@ -85,8 +90,7 @@ impl Store {
                     .replicas(owners)
                     .reheat(pfn, &mut near_host, &mut change);
             }
-            // A page has a word, or bytes in some place.
-            if any_filled && !found {
+            if any_filled && !found && !had_word {
                 inner.fill.reheat(pfn as usize, &mut near_word, change);
             }
         }
