@@ -44,11 +44,6 @@ pub(super) const CASES: &[Case] = &[
         missed,
     ),
     Case::new(
-        "soak_unsaid",
-        "what io_uring writes to a page after MADV_FREE may be dropped (selftests/src/soak/content.rs)",
-        unsaid,
-    ),
-    Case::new(
         "soak_shortens",
         "a run that fails is made shorter (selftests/src/soak/shorten.rs)",
         shortens,
@@ -219,31 +214,6 @@ fn missed(cx: &Context) -> Result<()> {
     let why = report.why.unwrap_or_default();
     ensure!(report.failed == 0, "{why}");
     ensure!(report.errors == 1, "{} errors", report.errors);
-    Ok(())
-}
-
-/// A page is freed lazily, registered with io_uring, and written by it. Nothing says that it is dirty.
-const UNSAID: &str = "
-    spawn proc=1 family=0
-    map proc=1 area=1 kind=0 pages=16
-    round
-    free proc=1 area=1 first=3 count=1
-    uring_pin proc=1 area=1 page=3
-    uring_read proc=1 area=1 page=3 key=0x11
-    check proc=1 area=1 first=3 count=1
-    uring_unpin proc=1
-    pageout proc=1 area=1 first=3 count=1
-    check proc=1 area=1 first=0 count=16
-";
-
-fn unsaid(cx: &Context) -> Result<()> {
-    let options = Options {
-        replay: Some(UNSAID.into()),
-        ..Options::default()
-    };
-    let report = soak(&options, &cx.cgroup)?;
-    let why = report.why.unwrap_or_default();
-    ensure!(report.failed == 0, "{why}");
     Ok(())
 }
 
