@@ -87,9 +87,9 @@ fn rig(cx: &Context, of_disk: bool) -> Result<Rig> {
 
 /// The victim reads a page of its file, which must be in `version`.
 fn read(_: &mut Scene, page: u64, version: u64) -> Result<u64> {
+    let fd = FILE.load(Ordering::Relaxed);
     // SAFETY: The descriptor stays open; it is not closed here either.
-    let file =
-        std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(FILE.load(Ordering::Relaxed)) });
+    let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
     // So that the copy begins and ends in other pages.
     let mut found = vec![0; PAGE_SIZE * 3];
     let from = page.saturating_sub(1);
