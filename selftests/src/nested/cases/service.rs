@@ -290,13 +290,13 @@ fn heal(cx: &Context) -> Result<()> {
         let corrupted = pagemap::corrupted_kb()?;
         let old = must_survive(&mut rig, &mut host, page, 1)?.old;
         healed(before, 1)?;
+        // A frame of the case before may have been under way, which then was the one that was counted.
+        wait::until("this frame is in use again", BOUND, || {
+            Ok(pagemap::flags(old)? & HWPOISON == 0)
+        })?;
         ensure!(
-            pagemap::corrupted_kb()? == corrupted,
+            pagemap::corrupted_kb()? <= corrupted,
             "HardwareCorrupted has not fallen"
-        );
-        ensure!(
-            pagemap::flags(old)? & HWPOISON == 0,
-            "frame {old:#x} is still retired"
         );
         reuse(&mut rig, old)?;
         rig.must_be(page, 1)?;
