@@ -12,13 +12,14 @@
 //! - [`rig`], [`victim`], [`memory`], [`sigbus`]: a protected victim and its memory;
 //! - [`soak`]: random errors under random work;
 //! - [`nested`]: a guest in the guest, and true machine checks;
-//! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`kmemleak`], [`zram`], [`uffd`]:
-//!   what the kernel offers;
+//! - [`cgroup`], [`mirror`], [`inject`], [`pagemap`], [`module`], [`kmemleak`], [`zram`], [`disk`],
+//!   [`uffd`]: what the kernel offers;
 //! - [`file`], [`wait`], [`rng`]: small helpers.
 
 pub mod case;
 pub mod cases;
 pub mod cgroup;
+pub mod disk;
 pub mod file;
 pub mod inject;
 pub mod kmemleak;

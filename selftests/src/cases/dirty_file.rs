@@ -2,19 +2,17 @@
 
 //! Files that nobody has mapped: tmpfs, and what a disk's file system has not written back yet.
 
-use crate::case::{skip, Case, Context};
+use crate::case::{Case, Context};
+use crate::disk::Disk;
 use crate::inject::{self, Door};
 use crate::memory::{image, Mapping};
 use crate::rig::Rig;
-use crate::zram::Zram;
 use crate::{file, pagemap, wait, PAGE, PAGE_SIZE};
 use anyhow::{ensure, Context as _, Result};
-use nix::mount::{mount, umount, MsFlags};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -50,111 +48,6 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PAGES: u64 = 16;
-
-/// A file system of the test's own, where the victim looks for it.
-struct Disk {
-    /// Where file systems are mounted; the last one is that of the test.
-    mounts: Vec<PathBuf>,
-    _zram: Option<Zram>,
-}
-
-impl Disk {
-    fn tmpfs(cx: &Context) -> Result<Self> {
-        let mut disk = Self {
-            mounts: Vec::new(),
-            _zram: None,
-        };
-        disk.mount(place(cx, "")?, Path::new("none"), "tmpfs", "")?;
-        Ok(disk)
-    }
-
-    fn ext4(cx: &Context) -> Result<Self> {
-        Self::ext4_at(place(cx, "")?)
-    }
-
-    fn ext4_at(at: PathBuf) -> Result<Self> {
-        must_know("ext4")?;
-        let zram = Zram::new(64 << 20)?;
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-F"])
-            .arg(zram.device()))?;
-        let device = zram.device();
-        let mut disk = Self {
-            mounts: Vec::new(),
-            _zram: Some(zram),
-        };
-        disk.mount(at, &device, "ext4", "")?;
-        Ok(disk)
-    }
-
-    /// As a container has it: an image of erofs that is only read, and ext4 for what is written.
-    fn overlay(cx: &Context) -> Result<Self> {
-        must_know("overlay")?;
-        must_know("erofs")?;
-        let mut disk = Self::ext4_at(place(cx, ".upper")?)?;
-        let below = disk.mounts[0].clone();
-        let [content, image, upper, work] =
-            ["content", "image", "upper", "work"].map(|name| below.join(name));
-        for dir in [&content, &upper, &work] {
-            std::fs::create_dir(dir)?;
-        }
-        std::fs::write(content.join("f"), vec![0; (PAGES * PAGE) as usize])?;
-        run(Command::new("mkfs.erofs").arg(&image).arg(&content))?;
-        let lower = place(cx, ".lower")?;
-        disk.mount(lower.clone(), &image, "erofs", "")?;
-        let [lower, upper, work] = [&lower, &upper, &work].map(|path| path.display());
-        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-        disk.mount(place(cx, "")?, Path::new("none"), "overlay", &options)?;
-        Ok(disk)
-    }
-
-    fn mount(&mut self, at: PathBuf, what: &Path, kind: &str, options: &str) -> Result<()> {
-        mount(Some(what), &at, Some(kind), MsFlags::empty(), Some(options))
-            .with_context(|| format!("mounting {kind} at {}", at.display()))?;
-        self.mounts.push(at);
-        Ok(())
-    }
-
-    fn file(&self) -> PathBuf {
-        self.mounts
-            .last()
-            .map_or_else(PathBuf::new, |at| at.join("f"))
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        for at in self.mounts.iter().rev() {
-            let _ = umount(at);
-            let _ = std::fs::remove_dir(at);
-        }
-    }
-}
-
-/// A directory of this test's to mount something at.
-fn place(cx: &Context, suffix: &str) -> Result<PathBuf> {
-    let name = cx.cgroup.path().file_name().context("no name")?;
-    let at = Path::new("/run").join(format!("{}{suffix}", name.to_string_lossy()));
-    std::fs::create_dir_all(&at)?;
-    Ok(at)
-}
-
-/// Skips the test if the kernel does not have this file system.
-fn must_know(kind: &str) -> Result<()> {
-    if !file::read("/proc/filesystems")?.contains(kind) {
-        skip!("no {kind}");
-    }
-    Ok(())
-}
-
-/// Makes a file system. Skips the test where there is no program for it.
-fn run(command: &mut Command) -> Result<()> {
-    match command.output() {
-        Ok(made) => ensure!(made.status.success(), "{command:?}: {made:?}"),
-        Err(_) => skip!("no {}", command.get_program().to_string_lossy()),
-    }
-    Ok(())
-}
 
 /// In the victim: its file. An order carries no path, so it is where the director has put it: the name
 /// of the cgroup.
@@ -299,7 +192,7 @@ fn ext4(cx: &Context) -> Result<()> {
 fn overlay(cx: &Context) -> Result<()> {
     // It is copied from the image in large folios. When the kernel gives up a page of one that cannot
     // be split, the whole folio, with the page, goes back to the allocator later.
-    dirty(cx, &Disk::overlay(cx)?, false)
+    dirty(cx, &Disk::overlay(cx, PAGES * PAGE)?, false)
 }
 
 /// `give_up`: also break a page that was written since the last epoch.
@@ -404,7 +297,7 @@ fn large(cx: &Context) -> Result<()> {
 fn truncated(cx: &Context) -> Result<()> {
     for make in [Disk::tmpfs, Disk::ext4] {
         let disk = make(cx)?;
-        let mut rig = Rig::named(cx, if disk._zram.is_some() { "b" } else { "a" }, 1)?;
+        let mut rig = Rig::named(cx, if disk.is_real() { "b" } else { "a" }, 1)?;
         write(&mut rig, 0, 1)?;
         rig.sync()?;
         let old = frames(&disk)?;

@@ -16,8 +16,6 @@ use std::time::Instant;
 
 /// KPF_ZERO_PAGE: everybody's.
 const ZERO_PAGE: u64 = 1 << 24;
-/// KPF_COMPOUND_HEAD and KPF_COMPOUND_TAIL: part of a large folio.
-const LARGE: u64 = 1 << 15 | 1 << 16;
 
 /// Those by which nobody can copy the frame between its overwriting and the report.
 const HELD: [&str; 2] = ["held_fail", "held_required"];
@@ -116,10 +114,11 @@ impl Director<'_> {
                 continue;
             };
             let flags = pagemap::flags(pfn)?;
-            // A dirty large folio of a file cannot be split, and what breaks in one stays in the page
-            // cache, with kmirror or without: no hole and no write makes it good again.
+            // A dirty large folio of a file cannot be split, and what breaks in one and is not restored
+            // stays in the page cache: no hole and no write makes it good again. `file_large` breaks
+            // those that are current.
             let kind = self.model.areas[&area].kind();
-            let is_stuck = kind.is_on_disk() && flags & LARGE != 0;
+            let is_stuck = kind.is_on_disk() && flags & pagemap::LARGE != 0;
             if flags & (ZERO_PAGE | HWPOISON) != 0 || is_stuck {
                 self.tally.missed += 1;
                 continue;
