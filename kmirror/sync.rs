@@ -76,7 +76,8 @@ pub(crate) fn pages(
             return;
         }
         Decision::Split => {
-            // If somebody has it locked, the next epoch tries again.
+            // If somebody has it locked, the next epoch tries again. A hugetlb page stays as it is, and
+            // is copied when it rests.
             let _ = handed.split_mapping();
             done.total.deferred += count;
             return;

@@ -194,7 +194,8 @@ impl Handed<'_> {
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] if somebody else holds the folio lock.
+    /// [`EBUSY`] if somebody else holds the folio lock, [`EINVAL`] for a page of hugetlb, which
+    /// cannot be mapped by PTEs.
     ///
     /// Context: may sleep.
     pub fn split_mapping(&self) -> Result {

@@ -6,7 +6,7 @@ use crate::case::{Case, Context};
 use crate::inject::Door;
 use crate::memory::Mapping;
 use crate::rig::Rig;
-use crate::wait;
+use crate::{wait, PAGE};
 use anyhow::{ensure, Context as _, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
@@ -22,6 +22,16 @@ pub(super) const CASES: &[Case] = &[
         "background_worker",
         "the worker runs epochs by itself, and leaves nothing out that rests",
         background,
+    ),
+    Case::new(
+        "fresh_pages",
+        "mirror.sync covers pages that were touched just now and still wait for the LRU",
+        fresh,
+    ),
+    Case::new(
+        "freed_pages",
+        "the replicas of memory that was given back go with the next epochs",
+        freed,
     ),
     Case::new(
         "hot_page",
@@ -53,7 +63,7 @@ fn is_true(cx: &Context) -> Result<()> {
     );
     let bytes = rig.mirror.number("current")?;
     ensure!(
-        bytes >= current * crate::PAGE,
+        bytes >= current * PAGE,
         "{bytes} bytes of replicas for {current} pages"
     );
 
@@ -136,6 +146,52 @@ fn background(cx: &Context) -> Result<()> {
         Ok(rig.mirror.stat("epochs")? >= epochs + 3)
     })?;
     rig.must_restore(Door::Fail, 3, 2)?;
+    Ok(())
+}
+
+/// Fewer than fill the batch in which fresh pages wait.
+const FEW: u64 = 5;
+
+fn fresh(cx: &Context) -> Result<()> {
+    let mut rig = Rig::new(cx, FEW)?;
+    for version in 2..12 {
+        rig.victim.call(
+            |scene, version, _| {
+                scene.mem.advise(0, FEW, libc::MADV_DONTNEED)?;
+                (0..FEW).for_each(|page| scene.mem.fill(page, version));
+                Ok(0)
+            },
+            version,
+            0,
+        )?;
+        rig.sync()?;
+        for page in 0..FEW {
+            rig.must_be_mirrored(page)?;
+        }
+    }
+    Ok(())
+}
+
+fn freed(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, PAGES)?;
+    let before = rig.mirror.number("current")?;
+    rig.victim.call(
+        |scene, _, _| {
+            scene.mem.advise(0, PAGES, libc::MADV_DONTNEED)?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    // Those whose frame somebody else has by now go when two sweeps have not seen them in use.
+    for _ in 0..3 {
+        rig.sync()?;
+    }
+    let after = rig.mirror.number("current")?;
+    ensure!(
+        after + PAGES * PAGE <= before,
+        "{before} bytes of replicas, and {after} without {PAGES} pages"
+    );
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::case::{skip, Case, Context};
 use crate::inject::Door;
 use crate::memory::Mapping;
 use crate::rig::Rig;
-use crate::{file, mirror, PAGE};
+use crate::{file, mirror, wait, PAGE};
 use anyhow::{ensure, Result};
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
@@ -26,6 +26,11 @@ pub(super) const CASES: &[Case] = &[
         stale,
     ),
     Case::new(
+        "hugetlb_written",
+        "a hugetlb page that is written all the time keeps its bytes (memory_mirror_split())",
+        written,
+    ),
+    Case::new(
         "hugetlb_hole",
         "a hole in the middle of a hugetlb page clears its flag (hugetlbfs_zero_partial_page())",
         hole,
@@ -38,14 +43,14 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const HUGE: u64 = 512;
-/// Huge pages in the pool: what a victim has, and what it is restored to.
-const POOL: &str = "12";
+/// Huge pages of a victim.
+const HAVE: u64 = 4;
 
 /// The ways to get at such memory. PostgreSQL takes the second, or the third if it is told to.
 const NAMES: [&str; 4] = ["private", "shared", "sysv", "file"];
 
 fn map(name: &str) -> Result<Mapping> {
-    let pages = HUGE * 4;
+    let pages = HUGE * HAVE;
     let anonymous = libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
     match name {
         "private" => Mapping::new(pages, libc::MAP_PRIVATE | anonymous, -1),
@@ -65,29 +70,33 @@ fn rig(cx: &Context, name: &str) -> Result<Rig> {
     let addr = rig.victim.call(
         |scene, number, _| {
             scene.mem = map(NAMES[number as usize])?;
-            (0..HUGE * 4).for_each(|page| scene.mem.fill(page, 1));
+            (0..HUGE * HAVE).for_each(|page| scene.mem.fill(page, 1));
             Ok(scene.mem.addr(0))
         },
         number.unwrap_or(0) as u64,
         0,
     )?;
-    rig.victim.mem = Mapping::at(addr, HUGE * 4);
+    rig.victim.mem = Mapping::at(addr, HUGE * HAVE);
     rig.sync()?;
-    for page in [0, 1, HUGE, HUGE * 4 - 1] {
+    for page in [0, 1, HUGE, HUGE * HAVE - 1] {
         rig.must_be_mirrored(page)?;
     }
     Ok(rig)
 }
 
-/// Room for the victims, which the machine may not have.
-fn pool() -> Result<file::Setting> {
+/// Room for a victim and for so many errors, which the machine may not have: each takes a page out.
+fn pool(errors: u64) -> Result<file::Setting> {
     // Many frames have broken by now, and one is enough to spoil a huge page.
     file::write("/proc/sys/vm/drop_caches", "3")?;
     file::write("/proc/sys/vm/compact_memory", "1")?;
-    let pool = file::Setting::change("/proc/sys/vm/nr_hugepages", POOL)?;
-    let have = file::meminfo("HugePages_Free")?;
-    if have.to_string() != POOL {
-        skip!("{have} huge pages in place of {POOL}");
+    // Broken ones stay in the pool, as if they were in use.
+    let count = |what: &str| file::meminfo(&format!("HugePages_{what}"));
+    let want = HAVE + errors;
+    let all = count("Total")? - count("Free")? + want;
+    let pool = file::Setting::change("/proc/sys/vm/nr_hugepages", &all.to_string())?;
+    let have = count("Free")?;
+    if have < want {
+        skip!("{have} huge pages in place of {want}");
     }
     Ok(pool)
 }
@@ -96,7 +105,7 @@ fn restore(cx: &Context) -> Result<()> {
     ensure!(mirror::region("total")? >= 32 << 20, "the region is small");
     for name in NAMES {
         // Each error takes a page out of it.
-        let _pool = pool()?;
+        let _pool = pool(4)?;
         let mut rig = rig(cx, name)?;
         for (huge, door) in (0..3).zip([Door::Fail, Door::Mce, Door::FailCounted]) {
             rig.must_restore(door, huge * HUGE + 7, 1)?;
@@ -112,7 +121,7 @@ fn restore(cx: &Context) -> Result<()> {
 }
 
 fn stale(cx: &Context) -> Result<()> {
-    let _pool = pool()?;
+    let _pool = pool(6)?;
     for name in ["private", "shared"] {
         let mut rig = rig(cx, name)?;
         rig.fill(3, 2)?;
@@ -135,12 +144,41 @@ fn stale(cx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// One that is dirty epoch after epoch waits until it rests: it has no other mapping than the huge one,
+/// and to take that apart as if it were a transparent huge page would lose private memory.
+fn written(cx: &Context) -> Result<()> {
+    let _pool = pool(2)?;
+    for name in ["private", "shared"] {
+        let mut rig = rig(cx, name)?;
+        let before = rig.mirror.stat("deferred")?;
+        rig.mirror.set("interval_ms", "10")?;
+        let mut version = 1;
+        wait::until("it was deferred a few times", wait::BOUND, || {
+            version += 1;
+            rig.fill(3, version)?;
+            rig.must_be(3, version)?;
+            Ok(rig.mirror.stat("deferred")? >= before + 4 * HUGE)
+        })?;
+        for page in 0..HUGE * HAVE {
+            rig.must_be(page, if page == 3 { version } else { 1 })?;
+        }
+        // Once it rests it is current again.
+        wait::until("it is covered", wait::BOUND, || rig.is_mirrored(3))?;
+        rig.mirror.set("interval_ms", mirror::NEVER_MS)?;
+        rig.sync()?;
+        rig.must_restore(Door::Fail, 9, 1)?;
+        rig.must_be(3, version)?;
+        rig.victim.end()?;
+    }
+    Ok(())
+}
+
 /// In the victim: the file that its memory is.
 static FILE: AtomicI32 = AtomicI32::new(-1);
 
 /// The kernel zeroes two small pages of a huge one, which no page table shows.
 fn hole(cx: &Context) -> Result<()> {
-    let _pool = pool()?;
+    let _pool = pool(1)?;
     let mut rig = Rig::named(cx, "hole", 1)?;
     let addr = rig.victim.call(
         |scene, _, _| {
@@ -185,15 +223,15 @@ fn hole(cx: &Context) -> Result<()> {
 /// A page of the pool keeps its flags. Who gets it next and only reads has a clean entry, and must not
 /// be given what was copied from the one before.
 fn reuse(cx: &Context) -> Result<()> {
-    let _pool = pool()?;
+    let _pool = pool(1)?;
     let mut rig = rig(cx, "private")?;
     let frames =
-        |rig: &Rig| -> Result<Vec<u64>> { (0..4).map(|huge| rig.frame(huge * HUGE)).collect() };
+        |rig: &Rig| -> Result<Vec<u64>> { (0..HAVE).map(|huge| rig.frame(huge * HUGE)).collect() };
     let before = frames(&rig)?;
     rig.victim.call(
         |scene, _, _| {
-            scene.mem.advise(0, HUGE * 4, libc::MADV_DONTNEED)?;
-            for page in 0..HUGE * 4 {
+            scene.mem.advise(0, HUGE * HAVE, libc::MADV_DONTNEED)?;
+            for page in 0..HUGE * HAVE {
                 ensure!(scene.mem.load(page, 0) == 0, "page {page} is not empty");
             }
             Ok(0)
@@ -202,7 +240,7 @@ fn reuse(cx: &Context) -> Result<()> {
         0,
     )?;
     let after = frames(&rig)?;
-    let again: Vec<u64> = (0..4)
+    let again: Vec<u64> = (0..HAVE)
         .filter(|&huge| before.contains(&after[huge as usize]))
         .collect();
     ensure!(!again.is_empty(), "no frame was used again");
