@@ -401,14 +401,23 @@ impl<'a> Director<'a> {
         let Some(mut hand) = self.hands.remove(&id) else {
             return Failure(format!("process {id} is gone")).into();
         };
+        let said = self.machine.listen();
         let (pid, name) = (hand.pid, hand.obituary(error));
         let orders = hand.busy.iter().map(|(_, order)| order.step.to_string());
         let told = format!(
-            "process {id} ({pid}): {error:#}: {name}; its areas are at {:x?}, it was told to {}",
+            "process {id} ({pid}): {error:#}: {}; its areas are at {:x?}, it was told to {}",
+            name.text,
             hand.places,
             orders.collect::<Vec<_>>().join(", ")
         );
-        match self.machine.listen() {
+        // At once: one whom the kernel does not let go is waited for at the end, for ever.
+        println!("# {told}");
+        if name.is_stuck {
+            for line in self.machine.backtraces() {
+                println!("# kernel: {line}");
+            }
+        }
+        match said {
             Err(complaint) => Failure(format!("{complaint:#}; {told}")).into(),
             Ok(lines) => {
                 let killed = lines.iter().find(|line| {

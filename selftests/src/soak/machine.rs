@@ -148,6 +148,12 @@ impl Machine {
         );
         Ok(lines)
     }
+
+    /// What the CPUs are doing, in the kernel's words.
+    pub(super) fn backtraces(&mut self) -> Vec<String> {
+        let _ = file::try_write("/proc/sysrq-trigger", "l");
+        self.log.lines().unwrap_or_default()
+    }
 }
 
 impl Drop for Machine {

@@ -72,6 +72,14 @@ impl Drop for Sandbox {
     }
 }
 
+/// Why a process does not answer.
+pub(super) struct Obituary {
+    /// It is still there.
+    pub(super) is_stuck: bool,
+    /// How it has ended, or what it is doing.
+    pub(super) text: String,
+}
+
 /// A process, as the director holds it.
 pub(super) struct Hand {
     pub(super) pid: i32,
@@ -165,17 +173,17 @@ impl Hand {
     }
 
     /// How it has ended, or what it is doing instead of answering.
-    pub(super) fn obituary(&mut self, error: &anyhow::Error) -> String {
+    pub(super) fn obituary(&mut self, error: &anyhow::Error) -> Obituary {
         let kind = error
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::kind);
-        let is_gone = kind != Some(std::io::ErrorKind::WouldBlock);
-        match (&mut self.child, is_gone) {
-            (Some(child), true) => match child.wait() {
+        let is_stuck = kind == Some(std::io::ErrorKind::WouldBlock);
+        let text = match (&mut self.child, is_stuck) {
+            (Some(child), false) => match child.wait() {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             },
-            (None, true) => "it has gone".into(),
+            (None, false) => "it has gone".into(),
             _ => {
                 let ask =
                     |what| file::read(format!("/proc/{}/{what}", self.pid)).unwrap_or_default();
@@ -186,7 +194,8 @@ impl Hand {
                     ask("stat")
                 )
             }
-        }
+        };
+        Obituary { is_stuck, text }
     }
 
     /// Kills it.
