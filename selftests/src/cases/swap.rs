@@ -2,13 +2,20 @@
 
 //! Out to swap and in again.
 
-use crate::case::{Case, Context};
+use crate::case::{skip, Case, Context};
 use crate::inject::Door;
+use crate::memory::Mapping;
 use crate::pagemap::{self, Entry};
 use crate::rig::Rig;
-use crate::wait;
+use crate::victim::Scene;
 use crate::zram::Zram;
-use anyhow::Result;
+use crate::{file, wait, PAGE};
+use anyhow::{ensure, Result};
+use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -21,9 +28,17 @@ pub(super) const CASES: &[Case] = &[
         "cleaning a PTE hands its dirty bit on (folio_mark_dirty()), or swap-out drops the page",
         dirty,
     ),
+    Case::new(
+        "swap_truncated",
+        "shared memory that is swapped out huge is truncated in its middle (shmem_undo_range())",
+        truncated,
+    ),
 ];
 
 const PAGES: u64 = 32;
+/// In a huge page, and how many of them a file keeps.
+const HUGE: u64 = 512;
+const KEPT: u64 = 193;
 
 /// Moves the pages of the victim out, from `first` on. (In the place of one that was lost and only
 /// read since there is the zero page, which never goes.)
@@ -109,4 +124,68 @@ fn dirty(cx: &Context) -> Result<()> {
     rig.must_restore(Door::Fail, 10, 2)?;
     rig.must_restore(Door::Fail, 11, 1)?;
     rig.must_be(12, 2)
+}
+
+/// In the victim: the file that its memory is.
+static FILE: AtomicI32 = AtomicI32::new(-1);
+
+/// One entry of swap then crosses the new end of the file. Linux 7.3 looks at it again and again, and
+/// would show what is behind the end to whoever makes the file longer.
+fn truncated(cx: &Context) -> Result<()> {
+    let enabled = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let _policy = file::Setting::change(enabled, "advise")?;
+    let mut zram = Zram::new(16 << 20)?;
+    zram.swap_on()?;
+    let mut rig = Rig::new(cx, 1)?;
+    let addr = rig.victim.call(
+        |scene, _, _| {
+            let file = File::from(memfd_create(c"huge", MemFdCreateFlag::empty())?);
+            file.set_len(HUGE * PAGE)?;
+            scene.mem = Mapping::new(HUGE, libc::MAP_SHARED, file.as_raw_fd())?;
+            scene.mem.advise(0, HUGE, libc::MADV_HUGEPAGE)?;
+            (0..HUGE).for_each(|page| scene.mem.fill(page, 1));
+            FILE.store(file.into_raw_fd(), Ordering::Relaxed);
+            Ok(scene.mem.addr(0))
+        },
+        0,
+        0,
+    )?;
+    rig.victim.mem = Mapping::at(addr, HUGE);
+    if pagemap::flags(rig.frame(0)?)? & pagemap::THP == 0 {
+        skip!("no huge page was to be had");
+    }
+    let count = |how: &str| file::keyed("/proc/vmstat", how);
+    let (whole, parts) = (count("thp_swpout")?, count("thp_swpout_fallback")?);
+    // What waits for the LRU is left out the first time.
+    wait::until("it is swapped out", wait::BOUND, || {
+        let advise = |scene: &mut Scene, _, _| {
+            scene.mem.advise(0, HUGE, libc::MADV_PAGEOUT)?;
+            Ok(0)
+        };
+        rig.victim.call(advise, 0, 0)?;
+        Ok(count("thp_swpout")? + count("thp_swpout_fallback")? > whole + parts)
+    })?;
+    if count("thp_swpout")? == whole {
+        skip!("it was not swapped out as a whole");
+    }
+    rig.victim.call(
+        |scene, _, _| {
+            // SAFETY: Nobody else closes it, and it is not closed here.
+            let file = ManuallyDrop::new(unsafe {
+                File::from_raw_fd(FILE.load(Ordering::Relaxed))
+            });
+            file.set_len(KEPT * PAGE)?;
+            file.set_len(HUGE * PAGE)?;
+            for page in KEPT..HUGE {
+                ensure!(scene.mem.load(page, 7) == 0, "page {page} is not empty");
+            }
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    for page in 0..KEPT {
+        rig.must_be(page, 1)?;
+    }
+    Ok(())
 }
