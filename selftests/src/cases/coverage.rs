@@ -61,6 +61,22 @@ fn is_true(cx: &Context) -> Result<()> {
         current >= PAGES && protected >= current,
         "{current} of {protected} pages"
     );
+    // Threads have one address space among them, which counts once.
+    rig.victim.call(
+        |_, _, _| {
+            (0..3).for_each(|_| drop(std::thread::spawn(|| loop {
+                std::thread::park();
+            })));
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let threaded = rig.mirror.stat("protected")?;
+    ensure!(
+        threaded < protected + PAGES,
+        "{threaded} pages with threads, {protected} without"
+    );
     let bytes = rig.mirror.number("current")?;
     ensure!(
         bytes >= current * PAGE,
