@@ -48,8 +48,8 @@ impl Tools {
 fn whole(moved: isize, len: usize) -> io::Result<()> {
     match Errno::result(moved) {
         Ok(moved) if moved == len as isize => Ok(()),
-        // As far as the broken page.
-        Ok(_) => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        // As far as the broken page, which is not the same as not at all.
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::EIO)),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
+/// Lines of the kernel's log that are shown with a failure.
+const LAST_WORDS: usize = 12;
+
 /// What must not be has happened.
 #[derive(Debug)]
 pub(super) struct Failure(pub(super) String);
@@ -389,11 +392,31 @@ impl<'a> Director<'a> {
             return Ok(());
         }
         figures.wrong += 1;
+        self.circumstances(step.owner(), area, page);
         fail!(
             "{} page {page} of area {area}, process {owner}: {what:x?}{}, found by step {number}: {step}",
             KINDS[kind].name(),
             if lost { ", after an error" } else { " without an error" },
         )
+    }
+
+    /// Prints where a page is now that is not as it should be, and what the kernel has said last.
+    fn circumstances(&mut self, proc: u64, area: u64, page: u64) {
+        if let Some((pid, place)) = self.hands.get(&proc).and_then(|hand| {
+            let place = hand.places.get(&area)?;
+            Some((hand.pid, place + page * PAGE))
+        }) {
+            let entry = Table::of(pid).and_then(|table| table.entry(place));
+            let flags = match entry {
+                Ok(Entry::Present(pfn)) => pagemap::flags(pfn).unwrap_or_default(),
+                _ => 0,
+            };
+            println!("# the page is at {place:#x} of process {pid}: {entry:x?}, flags {flags:#x}");
+        }
+        let lines = self.machine.listen().unwrap_or_default();
+        for line in lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)) {
+            println!("# kernel: {line}");
+        }
     }
 
     /// Why a process does not answer: a failure, unless the kernel says that it has killed it.
