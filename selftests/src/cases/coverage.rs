@@ -64,9 +64,11 @@ fn is_true(cx: &Context) -> Result<()> {
     // Threads have one address space among them, which counts once.
     rig.victim.call(
         |_, _, _| {
-            (0..3).for_each(|_| drop(std::thread::spawn(|| loop {
-                std::thread::park();
-            })));
+            (0..3).for_each(|_| {
+                drop(std::thread::spawn(|| loop {
+                    std::thread::park();
+                }))
+            });
             Ok(0)
         },
         0,
