@@ -55,9 +55,14 @@ fn is_broken() -> bool {
     file::number("/proc/sys/kernel/tainted").is_ok_and(|bits| bits & 1 << 7 != 0)
 }
 
-/// How many times slower a kernel is that watches itself. One that follows its locks says so.
+/// Whether the kernel watches itself (DEBUG=1). One that follows its locks says so.
+pub fn is_watchful() -> bool {
+    Path::new("/proc/lockdep").exists()
+}
+
+/// How many times slower it is then.
 fn slowness() -> u64 {
-    if Path::new("/proc/lockdep").exists() {
+    if is_watchful() {
         4
     } else {
         1
