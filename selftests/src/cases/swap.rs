@@ -170,9 +170,9 @@ fn truncated(cx: &Context) -> Result<()> {
     }
     rig.victim.call(
         |scene, _, _| {
+            let fd = FILE.load(Ordering::Relaxed);
             // SAFETY: Nobody else closes it, and it is not closed here.
-            let file =
-                ManuallyDrop::new(unsafe { File::from_raw_fd(FILE.load(Ordering::Relaxed)) });
+            let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
             file.set_len(KEPT * PAGE)?;
             file.set_len(HUGE * PAGE)?;
             for page in KEPT..HUGE {
