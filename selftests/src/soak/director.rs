@@ -413,9 +413,14 @@ impl<'a> Director<'a> {
             };
             println!("# the page is at {place:#x} of process {pid}: {entry:x?}, flags {flags:#x}");
         }
-        let lines = self.machine.listen().unwrap_or_default();
-        for line in lines.iter().skip(lines.len().saturating_sub(LAST_WORDS)) {
-            println!("# kernel: {line}");
+        match self.machine.listen() {
+            Ok(lines) => {
+                let last = lines.len().saturating_sub(LAST_WORDS);
+                lines[last..]
+                    .iter()
+                    .for_each(|line| println!("# kernel: {line}"));
+            }
+            Err(complaint) => println!("# {complaint:#}"),
         }
     }
 
@@ -424,18 +429,18 @@ impl<'a> Director<'a> {
         let Some(mut hand) = self.hands.remove(&id) else {
             return Failure(format!("process {id} is gone")).into();
         };
+        let (pid, obituary) = (hand.pid, hand.obituary(error));
         let said = self.machine.listen();
-        let (pid, name) = (hand.pid, hand.obituary(error));
         let orders = hand.busy.iter().map(|(_, order)| order.step.to_string());
         let told = format!(
             "process {id} ({pid}): {error:#}: {}; its areas are at {:x?}, it was told to {}",
-            name.text,
+            obituary.text,
             hand.places,
             orders.collect::<Vec<_>>().join(", ")
         );
         // At once: one whom the kernel does not let go is waited for at the end, for ever.
         println!("# {told}");
-        if name.is_stuck {
+        if obituary.is_stuck {
             for line in self.machine.backtraces() {
                 println!("# kernel: {line}");
             }
