@@ -12,7 +12,7 @@ use crate::memory::Mapping;
 use crate::{sigbus, wait};
 use anyhow::{anyhow, bail, Context, Result};
 use nix::unistd::{fork, ForkResult};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -24,6 +24,21 @@ use std::process::{Child, Command, Stdio};
 pub struct Scene {
     /// Its memory.
     pub mem: Mapping,
+    file: Option<File>,
+}
+
+impl Scene {
+    /// Maps so many pages of `file`, shared, in the place of its memory, and keeps the file open.
+    pub fn map_file(&mut self, file: File, pages: u64) -> Result<()> {
+        self.mem = Mapping::new(pages, libc::MAP_SHARED, file.as_raw_fd())?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The file that its memory is.
+    pub fn file(&self) -> Result<&File> {
+        self.file.as_ref().context("the memory is no file")
+    }
 }
 
 /// Something for a victim to do, with two numbers.
@@ -175,7 +190,7 @@ pub fn serve(args: &[String]) -> Result<()> {
     let mut for_child = Some(adopt(for_child.parse()?));
     sigbus::install()?;
     let mem = Mapping::anon(pages.parse()?, version.parse()?)?;
-    let mut scene = Scene { mem };
+    let mut scene = Scene { mem, file: None };
     let mut socket = UnixStream::from(socket);
     reply(&mut socket, Ok(mem.addr(0)))?;
 

@@ -11,8 +11,7 @@ use anyhow::{ensure, Result};
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::fs::File;
-use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::AsRawFd;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -173,9 +172,6 @@ fn written(cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// In the victim: the file that its memory is.
-static FILE: AtomicI32 = AtomicI32::new(-1);
-
 /// The kernel zeroes two small pages of a huge one, which no page table shows.
 fn hole(cx: &Context) -> Result<()> {
     let _pool = pool(1)?;
@@ -184,9 +180,7 @@ fn hole(cx: &Context) -> Result<()> {
         |scene, _, _| {
             let file = File::from(memfd_create(c"huge", MemFdCreateFlag::MFD_HUGETLB)?);
             file.set_len(HUGE * PAGE)?;
-            FILE.store(file.into_raw_fd(), Ordering::Relaxed);
-            let fd = FILE.load(Ordering::Relaxed);
-            scene.mem = Mapping::new(HUGE, libc::MAP_SHARED, fd)?;
+            scene.map_file(file, HUGE)?;
             (0..HUGE).for_each(|page| scene.mem.fill(page, 1));
             Ok(scene.mem.addr(0))
         },
@@ -200,7 +194,7 @@ fn hole(cx: &Context) -> Result<()> {
         |scene, _, _| {
             let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             let (from, len) = (3 * PAGE, 2 * PAGE);
-            fallocate(FILE.load(Ordering::Relaxed), mode, from as i64, len as i64)?;
+            fallocate(scene.file()?.as_raw_fd(), mode, from as i64, len as i64)?;
             ensure!(scene.mem.load(3, 0) == 0, "there is no hole");
             Ok(0)
         },

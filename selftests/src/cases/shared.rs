@@ -11,9 +11,8 @@ use crate::{pagemap, PAGE_SIZE};
 use anyhow::{ensure, Result};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -40,9 +39,6 @@ pub(super) const CASES: &[Case] = &[
 
 const PAGES: u64 = 16;
 
-/// In the victim: the file that its memory is.
-static FILE: AtomicI32 = AtomicI32::new(-1);
-
 /// The ways to come by shared memory.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -54,11 +50,17 @@ enum Kind {
 
 const KINDS: [Kind; 4] = [Kind::Anonymous, Kind::Memfd, Kind::Tmpfs, Kind::SysV];
 
-fn map(kind: Kind) -> Result<Mapping> {
-    let flags = libc::MAP_SHARED;
+fn map(scene: &mut Scene, kind: Kind) -> Result<()> {
     let file = match kind {
-        Kind::Anonymous => return Mapping::new(PAGES, flags | libc::MAP_ANONYMOUS, -1),
-        Kind::SysV => return Mapping::sysv(PAGES, 0),
+        Kind::Anonymous => {
+            let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+            scene.mem = Mapping::new(PAGES, flags, -1)?;
+            return Ok(());
+        }
+        Kind::SysV => {
+            scene.mem = Mapping::sysv(PAGES, 0)?;
+            return Ok(());
+        }
         Kind::Memfd => File::from(memfd_create(c"shared", MemFdCreateFlag::empty())?),
         Kind::Tmpfs => {
             let path = format!("/dev/shm/kmirror-{}", std::process::id());
@@ -72,9 +74,7 @@ fn map(kind: Kind) -> Result<Mapping> {
         }
     };
     file.set_len(PAGES * crate::PAGE)?;
-    let fd = file.into_raw_fd();
-    FILE.store(fd, Ordering::Relaxed);
-    Mapping::new(PAGES, flags, fd)
+    scene.map_file(file, PAGES)
 }
 
 /// A victim whose memory is shared, and current.
@@ -82,7 +82,7 @@ fn rig(cx: &Context, kind: Kind) -> Result<Rig> {
     let mut rig = Rig::named(cx, &format!("{kind:?}"), 1)?;
     let addr = rig.victim.call(
         |scene, kind, _| {
-            scene.mem = map(KINDS[kind as usize])?;
+            map(scene, KINDS[kind as usize])?;
             (0..PAGES).for_each(|page| scene.mem.fill(page, 1));
             Ok(scene.mem.addr(0))
         },
@@ -116,9 +116,7 @@ fn restore(cx: &Context) -> Result<()> {
 
 /// Writes a page of the victim's file.
 fn write(scene: &mut Scene, page: u64, version: u64) -> Result<u64> {
-    // SAFETY: The descriptor stays open: the value is never dropped.
-    let file = unsafe { File::from_raw_fd(FILE.load(Ordering::Relaxed)) };
-    let file = std::mem::ManuallyDrop::new(file);
+    let file = scene.file()?;
     file.write_all_at(&image(page, version), page * crate::PAGE)?;
     Ok(scene.mem.addr(page))
 }
@@ -145,7 +143,7 @@ fn foreign(cx: &Context) -> Result<()> {
     let mut rig = rig(cx, Kind::Memfd)?;
     let fd = rig
         .victim
-        .call(|_, _, _| Ok(FILE.load(Ordering::Relaxed) as u64), 0, 0)?;
+        .call(|scene, _, _| Ok(scene.file()?.as_raw_fd() as u64), 0, 0)?;
     let open = cx.cgroup.child("open")?;
     let mut other = Victim::start(&open, 1, 9)?;
     // The other maps the victim's file too, and writes.
@@ -198,7 +196,7 @@ fn unmapped(cx: &Context) -> Result<()> {
     let addr = rig.victim.call(
         |scene, _, _| {
             scene.mem.unmap()?;
-            scene.mem = Mapping::new(PAGES, libc::MAP_SHARED, FILE.load(Ordering::Relaxed))?;
+            scene.mem = Mapping::new(PAGES, libc::MAP_SHARED, scene.file()?.as_raw_fd())?;
             Ok(scene.mem.addr(0))
         },
         0,

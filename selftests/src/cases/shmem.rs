@@ -9,8 +9,7 @@ use crate::rig::Rig;
 use anyhow::{ensure, Result};
 use nix::fcntl::{fallocate, FallocateFlags};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
-use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::AsRawFd;
 
 pub(super) const CASES: &[Case] = &[Case::new(
     "shmem_hole",
@@ -22,18 +21,13 @@ const PAGES: u64 = 24;
 /// The hole, in bytes of a page.
 const HOLE: (u64, u64) = (512, 2048);
 
-/// In the victim: the file that its memory is.
-static FILE: AtomicI32 = AtomicI32::new(-1);
-
 fn punch(cx: &Context) -> Result<()> {
     let mut rig = Rig::new(cx, 1)?;
     let addr = rig.victim.call(
         |scene, _, _| {
             let file = std::fs::File::from(memfd_create(c"hole", MemFdCreateFlag::empty())?);
             file.set_len(PAGES * crate::PAGE)?;
-            let fd = file.into_raw_fd();
-            FILE.store(fd, Ordering::Relaxed);
-            scene.mem = Mapping::new(PAGES, libc::MAP_SHARED, fd)?;
+            scene.map_file(file, PAGES)?;
             (0..PAGES).for_each(|page| scene.mem.fill(page, 1));
             Ok(scene.mem.addr(0))
         },
@@ -50,11 +44,11 @@ fn punch(cx: &Context) -> Result<()> {
         std::thread::scope(|scope| -> Result<()> {
             let sync = scope.spawn(|| mirror.sync());
             rig.victim.call(
-                |_, page, _| {
+                |scene, page, _| {
                     let mode =
                         FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
                     let (from, len) = (page * crate::PAGE + HOLE.0, HOLE.1 - HOLE.0);
-                    fallocate(FILE.load(Ordering::Relaxed), mode, from as i64, len as i64)?;
+                    fallocate(scene.file()?.as_raw_fd(), mode, from as i64, len as i64)?;
                     Ok(0)
                 },
                 page,

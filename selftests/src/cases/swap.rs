@@ -13,9 +13,6 @@ use crate::{file, wait, PAGE};
 use anyhow::{ensure, Result};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::fs::File;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -126,9 +123,6 @@ fn dirty(cx: &Context) -> Result<()> {
     rig.must_be(12, 2)
 }
 
-/// In the victim: the file that its memory is.
-static FILE: AtomicI32 = AtomicI32::new(-1);
-
 /// One entry of swap then crosses the new end of the file. Linux 7.3 looks at it again and again, and
 /// would show what is behind the end to whoever makes the file longer.
 fn truncated(cx: &Context) -> Result<()> {
@@ -141,10 +135,9 @@ fn truncated(cx: &Context) -> Result<()> {
         |scene, _, _| {
             let file = File::from(memfd_create(c"huge", MemFdCreateFlag::empty())?);
             file.set_len(HUGE * PAGE)?;
-            scene.mem = Mapping::new(HUGE, libc::MAP_SHARED, file.as_raw_fd())?;
+            scene.map_file(file, HUGE)?;
             scene.mem.advise(0, HUGE, libc::MADV_HUGEPAGE)?;
             (0..HUGE).for_each(|page| scene.mem.fill(page, 1));
-            FILE.store(file.into_raw_fd(), Ordering::Relaxed);
             Ok(scene.mem.addr(0))
         },
         0,
@@ -170,11 +163,8 @@ fn truncated(cx: &Context) -> Result<()> {
     }
     rig.victim.call(
         |scene, _, _| {
-            let fd = FILE.load(Ordering::Relaxed);
-            // SAFETY: Nobody else closes it, and it is not closed here.
-            let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
-            file.set_len(KEPT * PAGE)?;
-            file.set_len(HUGE * PAGE)?;
+            scene.file()?.set_len(KEPT * PAGE)?;
+            scene.file()?.set_len(HUGE * PAGE)?;
             for page in KEPT..HUGE {
                 ensure!(scene.mem.load(page, 7) == 0, "page {page} is not empty");
             }

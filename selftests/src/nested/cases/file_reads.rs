@@ -14,11 +14,9 @@ use anyhow::{bail, ensure, Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::fs::File;
-use std::os::fd::{FromRawFd, IntoRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -45,9 +43,6 @@ pub(super) const CASES: &[Case] = &[
 
 const PAGES: u64 = 8;
 
-/// In the victim: the file that its memory is.
-static FILE: AtomicI32 = AtomicI32::new(-1);
-
 /// Where a file of a disk is, by [`mount`].
 const DISK: &str = "/run/mce-disk";
 
@@ -70,9 +65,7 @@ fn rig(cx: &Context, of_disk: bool) -> Result<Rig> {
             for page in 0..PAGES {
                 file.write_all_at(&image(page, 1), page * PAGE)?;
             }
-            let fd = file.into_raw_fd();
-            FILE.store(fd, Ordering::Relaxed);
-            scene.mem = Mapping::new(PAGES, libc::MAP_SHARED, fd)?;
+            scene.map_file(file, PAGES)?;
             (0..PAGES).for_each(|page| _ = scene.mem.load(page, 0));
             Ok(scene.mem.addr(0))
         },
@@ -86,14 +79,11 @@ fn rig(cx: &Context, of_disk: bool) -> Result<Rig> {
 }
 
 /// The victim reads a page of its file, which must be in `version`.
-fn read(_: &mut Scene, page: u64, version: u64) -> Result<u64> {
-    let fd = FILE.load(Ordering::Relaxed);
-    // SAFETY: The descriptor stays open; it is not closed here either.
-    let file = std::mem::ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+fn read(scene: &mut Scene, page: u64, version: u64) -> Result<u64> {
     // So that the copy begins and ends in other pages.
     let mut found = vec![0; PAGE_SIZE * 3];
     let from = page.saturating_sub(1);
-    file.read_exact_at(&mut found, from * PAGE)?;
+    scene.file()?.read_exact_at(&mut found, from * PAGE)?;
     let at = (page - from) as usize * PAGE_SIZE;
     ensure!(
         found[at..at + PAGE_SIZE] == image(page, version),
