@@ -31,6 +31,7 @@ mod step;
 mod strike;
 mod trace;
 mod uring;
+mod verdict;
 mod view;
 mod wire;
 

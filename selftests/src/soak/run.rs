@@ -3,12 +3,13 @@
 //! Runs, one after the other, until it is time: each begins with fresh processes and a seed of its
 //! own, so that one that fails can be done again from its beginning.
 
-use super::director::{Died, Director, Failure};
+use super::director::Director;
 use super::generator::Generator;
 use super::ledger::Tally;
 use super::machine::Machine;
 use super::shorten::shorten;
 use super::step::{self, Step, Verb};
+use super::verdict::{Died, Failure};
 use crate::cgroup::Cgroup;
 use crate::rng::mix;
 use crate::{file, module};

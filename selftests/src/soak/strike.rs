@@ -2,11 +2,12 @@
 
 //! Breaking frames while processes are at work.
 
-use super::director::{fail, Director};
+use super::director::Director;
 use super::kind::KINDS;
 use super::model::Object;
 use super::step::Step;
 use super::trace::Fate;
+use super::verdict::fail;
 use crate::inject::{self, Door};
 use crate::pagemap::{self, Entry, Table, HWPOISON, KSM};
 use crate::{file, mirror};
