@@ -243,6 +243,28 @@ pub fn seen(victim: &mut Victim, page: u64, version: u64) -> Result<Seen> {
     Ok(Seen::from_raw(raw))
 }
 
+/// Fails unless a page of `victim` is in `version`.
+pub fn must_be(victim: &mut Victim, page: u64, version: u64) -> Result<()> {
+    let seen = seen(victim, page, version)?;
+    ensure!(
+        seen == Seen::Right,
+        "process {}, page {page}, version {version}: {seen:?}",
+        victim.pid
+    );
+    Ok(())
+}
+
+/// Fails unless a page of `victim` is lost.
+pub fn must_be_lost(victim: &mut Victim, page: u64) -> Result<()> {
+    let seen = seen(victim, page, u64::MAX)?;
+    ensure!(
+        seen == Seen::Lost,
+        "process {}, page {page}: {seen:?}",
+        victim.pid
+    );
+    Ok(())
+}
+
 /// Fails unless the whole region is free.
 pub fn must_be_empty() -> Result<()> {
     let (total, free) = (mirror::region("total")?, mirror::region("free")?);

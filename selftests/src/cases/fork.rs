@@ -4,9 +4,8 @@
 
 use crate::case::{Case, Context};
 use crate::inject::{self, Door};
-use crate::memory::Seen;
 use crate::pagemap::{self, Entry};
-use crate::rig::{self, Rig};
+use crate::rig::{must_be, must_be_lost, Rig};
 use crate::victim::Victim;
 use anyhow::{bail, ensure, Result};
 
@@ -27,26 +26,6 @@ pub(super) const CASES: &[Case] = &[
         dirty,
     ),
 ];
-
-fn must_be(victim: &mut Victim, page: u64, version: u64) -> Result<()> {
-    let seen = rig::seen(victim, page, version)?;
-    ensure!(
-        seen == Seen::Right,
-        "process {}, page {page}, version {version}: {seen:?}",
-        victim.pid
-    );
-    Ok(())
-}
-
-fn must_be_lost(victim: &mut Victim, page: u64) -> Result<()> {
-    let seen = rig::seen(victim, page, u64::MAX)?;
-    ensure!(
-        seen == Seen::Lost,
-        "process {}, page {page}: {seen:?}",
-        victim.pid
-    );
-    Ok(())
-}
 
 fn frame(victim: &Victim, page: u64) -> Result<u64> {
     pagemap::frame(victim.pid, victim.mem.addr(page))

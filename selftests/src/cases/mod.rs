@@ -8,6 +8,7 @@ mod abi;
 mod bad_times;
 mod coverage;
 mod ctl;
+mod device;
 mod direct_io;
 mod dirty_file;
 mod fill;
@@ -46,7 +47,7 @@ mod uring;
 /// Every case. The kernel's own test comes first: it gives its frames back with `unpoison_memory()`,
 /// which the kernel refuses after an error that was not simulated.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 38] = [
+    let groups: [&[Case]; 39] = [
         kernel::CASES,
         abi::CASES,
         restore::CASES,
@@ -55,6 +56,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         direct_io::CASES,
         uring::CASES,
         kvm::CASES,
+        device::CASES,
         lazyfree::CASES,
         dirty_file::CASES,
         fork::CASES,
