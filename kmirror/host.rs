@@ -364,7 +364,7 @@ impl Driver for HostDriver {
         self.0.changed.notify_all();
         drop(old);
         if lost.is_some() {
-            pr_warn!("the host's service is lost: its device is gone; so are the replicas that it held\n");
+            pr_warn!("the host's service is lost: its device is gone or sleeps; so are the replicas that it held\n");
         }
     }
 }

@@ -33,6 +33,8 @@ pub trait Driver: Send + Sync {
     /// Its queue may be used until [`remove()`](Self::remove) returns. After
     /// that the queue answers everything with [`ENODEV`].
     ///
+    /// A device that was suspended with the machine is found again when that wakes up.
+    ///
     /// # Errors
     ///
     /// The device is left alone then.
@@ -40,7 +42,8 @@ pub trait Driver: Send + Sync {
     /// Context: may sleep. Locks held: the device's.
     fn probe(&self, config: &[u8; 16], queue: Arc<Queue>) -> Result;
 
-    /// The device whose queue this is goes away.
+    /// The device whose queue this is goes away, or is suspended with the machine, which makes it
+    /// forget its queue.
     ///
     /// Context: may sleep. Locks held: the device's.
     fn remove(&self, queue: &Queue);
@@ -98,6 +101,8 @@ impl<D: Driver> Registration<D> {
                     (*raw).id_table = const { &Self::IDS }.as_ptr();
                     (*raw).probe = Some(Self::probe);
                     (*raw).remove = Some(Self::remove);
+                    (*raw).freeze = Some(Self::freeze);
+                    (*raw).restore = Some(Self::probe);
                 }
                 // SAFETY: It is initialized, pinned, and unregistered in `drop()`.
                 to_result(unsafe {
@@ -122,7 +127,7 @@ impl<D: Driver> Registration<D> {
     /// # Safety
     ///
     /// Only to be called by the virtio core, with a device that it binds to what `new()` has
-    /// registered.
+    /// registered, or that [`Self::freeze`] has stopped and that was reset since.
     unsafe extern "C" fn probe(vdev: *mut bindings::virtio_device) -> c_int {
         // SAFETY: By the requirement above.
         let result = unsafe { Self::try_probe(vdev) };
@@ -144,7 +149,8 @@ impl<D: Driver> Registration<D> {
             // SAFETY: Nobody uses the queue.
             unsafe { helpers::kmirror_virtio_del_queues(vdev) };
         })?;
-        // SAFETY: The queue is set up; this is called once for each probe.
+        // SAFETY: The queue is set up; this is called once after each reset. (The core would make a
+        // device ready that is restored, but only after we have begun to use it.)
         unsafe { helpers::kmirror_virtio_ready(vdev) };
         let mut config = [0; 16];
         // SAFETY: The device is valid, and so is the memory for that many bytes.
@@ -167,12 +173,27 @@ impl<D: Driver> Registration<D> {
     ///
     /// Only to be called by the virtio core, with a device that was probed.
     unsafe extern "C" fn remove(vdev: *mut bindings::virtio_device) {
-        // SAFETY: `probe()` has left it there, and it is taken back once.
-        let queue = unsafe { Arc::from_raw((*vdev).priv_.cast::<Queue>().cast_const()) };
+        // SAFETY: The device is valid, and nobody else uses what is the driver's.
+        let queue = unsafe { core::mem::replace(&mut (*vdev).priv_, core::ptr::null_mut()) };
+        if queue.is_null() {
+            // It was frozen, and could not be restored.
+            return;
+        }
+        // SAFETY: `probe()` has left it there, and it was taken out above.
+        let queue = unsafe { Arc::from_raw(queue.cast::<Queue>().cast_const()) };
         // SAFETY: The device is bound to our driver until this returns.
         unsafe { Self::driver(vdev) }.remove(&queue);
         // SAFETY: The device is valid.
         unsafe { Self::stop(vdev, &queue) };
+    }
+
+    /// # Safety
+    ///
+    /// As [`Self::remove`].
+    unsafe extern "C" fn freeze(vdev: *mut bindings::virtio_device) -> c_int {
+        // SAFETY: By the requirement above.
+        unsafe { Self::remove(vdev) };
+        0
     }
 
     /// Stops the device and takes its queue back.

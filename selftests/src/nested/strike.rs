@@ -8,7 +8,7 @@ use crate::kmsg::Log;
 use crate::memory::Seen;
 use crate::pagemap::{self, HWPOISON};
 use crate::rig::{Counters, Rig};
-use crate::wait;
+use crate::wait::{self, BOUND};
 use anyhow::{ensure, Context as _, Result};
 use std::time::Instant;
 
@@ -85,7 +85,7 @@ fn read_until_moved(rig: &mut Rig, page: u64, version: u64) -> Result<Seen> {
             let addr = scene.mem.addr(page);
             let table = pagemap::Table::of(i32::try_from(std::process::id())?)?;
             let first = table.entry(addr)?;
-            let end = Instant::now() + wait::BOUND / 2;
+            let end = Instant::now() + BOUND / 2;
             loop {
                 let seen = scene.mem.check(page, version);
                 if seen != Seen::Right || table.entry(addr)? != first {
@@ -108,7 +108,7 @@ fn read_until_moved(rig: &mut Rig, page: u64, version: u64) -> Result<Seen> {
 pub fn unseen(rig: &mut Rig, host: &mut Host, page: u64) -> Result<u64> {
     let old = rig.frame(page)?;
     host.poison(old)?;
-    wait::until("the error has been reported", wait::BOUND, || {
+    wait::until("the error has been reported", BOUND, || {
         Ok(pagemap::flags(old)? & HWPOISON != 0)
     })?;
     Ok(old)
@@ -119,7 +119,7 @@ pub fn must_be_restored(rig: &mut Rig, before: Counters, old: u64, page: u64) ->
     let new = rig.frame(page)?;
     ensure!(new != old, "page {page} is still in frame {old:#x}");
     // The page is there a moment before that is counted.
-    wait::until("the restore is counted", wait::BOUND, || {
+    wait::until("the restore is counted", BOUND, || {
         Ok(rig.counters()?.restored > before.restored)
     })?;
     let want = Counters {
@@ -134,4 +134,21 @@ pub fn must_be_restored(rig: &mut Rig, before: Counters, old: u64, page: u64) ->
         "frame {old:#x} is not retired"
     );
     Ok(())
+}
+
+/// A true machine check, which must cost nothing: frame and moment of the restore are like any
+/// other's. When the frame is healed `HardwareCorrupted` falls again, so that is not looked at here.
+pub fn must_survive(rig: &mut Rig, host: &mut Host, page: u64, version: u64) -> Result<Hit> {
+    let before = rig.counters()?;
+    let hit = under_reader(rig, host, page, version)?;
+    ensure!(hit.seen == Seen::Right, "page {page}: {hit:?}");
+    wait::until("the restore is counted", BOUND, || {
+        Ok(rig.counters()?.restored == before.restored + 1)
+    })?;
+    let after = rig.counters()?;
+    ensure!(
+        after.unrestorable == before.unrestorable,
+        "page {page}: {after:?}"
+    );
+    Ok(hit)
 }

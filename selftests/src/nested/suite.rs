@@ -123,6 +123,13 @@ pub const ALL: &[Suite] = &[
         cases: &["heal_huge"],
         ..PLAIN
     },
+    Suite {
+        name: "sleep",
+        options: &["-c", "2", "-s", "--", "-global", "ICH9-LPC.disable_s3=0"],
+        service: Some(POOL),
+        cases: &["mce_suspend"],
+        ..PLAIN
+    },
 ];
 
 /// What kmirrord may hold.

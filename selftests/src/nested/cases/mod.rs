@@ -7,24 +7,32 @@ use crate::case::Case;
 use crate::file;
 use anyhow::{Context as _, Result};
 
+mod doorbell;
 mod file_reads;
+mod heal;
 mod huge;
 mod kernel_reads;
 mod mce;
+mod region;
 mod save;
 mod service;
+mod suspend;
 mod system_call;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let groups: [&[Case]; 7] = [
+    let groups: [&[Case]; 11] = [
         mce::CASES,
         huge::CASES,
         save::CASES,
         system_call::CASES,
         kernel_reads::CASES,
         file_reads::CASES,
+        doorbell::CASES,
         service::CASES,
+        heal::CASES,
+        region::CASES,
+        suspend::CASES,
     ];
     groups.into_iter().flatten()
 }
