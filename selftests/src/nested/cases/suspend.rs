@@ -5,10 +5,9 @@
 use super::service::{again, rig};
 use crate::case::{skip, Case, Context};
 use crate::file::{self, Setting};
-use crate::memory::Seen;
+use crate::inject::Door;
 use crate::mirror::stat;
-use crate::nested::port::Host;
-use crate::nested::strike;
+use crate::rig::Rig;
 use crate::wait::{self, BOUND};
 use anyhow::{ensure, Result};
 
@@ -36,24 +35,30 @@ fn sleep() -> Result<()> {
     Ok(())
 }
 
+/// L1 cannot be asked for a true machine check afterwards: the port to it does not survive the sleep. Frames that
+/// are healed make `HardwareCorrupted` fall again, so that is not looked at.
+fn must_survive(rig: &mut Rig, page: u64, version: u64) -> Result<()> {
+    let struck = rig.strike(Door::Fail, page)?;
+    ensure!(struck.result.is_ok(), "page {page}: {struck:?}");
+    rig.must_be(page, version)
+}
+
 fn suspend(cx: &Context) -> Result<()> {
     const PAGES: u64 = 64;
     if !file::read(SLEEP).is_ok_and(|text| text.contains("deep")) {
         skip!("the machine cannot suspend to memory");
     }
     let _deep = Setting::change(SLEEP, "deep")?;
-    let mut host = Host::connect()?;
-    let mut rig = rig(cx, "guest+host", PAGES)?;
+    let mut rig = rig(cx, "guest", PAGES)?;
     rig.fill(0, 2)?;
     let sessions = stat("host_sessions")?;
     sleep()?;
     // Before any epoch: what was current, and what was not.
     for page in 1..4 {
         rig.must_be_mirrored(page)?;
-        strike::must_survive(&mut rig, &mut host, page, 1)?;
+        must_survive(&mut rig, page, 1)?;
     }
-    let hit = strike::under_reader(&mut rig, &mut host, 0, 2)?;
-    ensure!(hit.seen == Seen::Lost, "{hit:?}");
+    rig.must_lose(Door::Fail, 0)?;
 
     // The device has forgotten its queue, and the service what it held.
     again(sessions)?;
@@ -62,7 +67,7 @@ fn suspend(cx: &Context) -> Result<()> {
     rig.sync()?;
     for (page, version) in [(4, 2), (5, 1)] {
         rig.must_be_mirrored(page)?;
-        strike::must_survive(&mut rig, &mut host, page, version)?;
+        must_survive(&mut rig, page, version)?;
     }
 
     // The worker falls asleep in the middle of whatever it is doing, and wakes up.
@@ -75,6 +80,5 @@ fn suspend(cx: &Context) -> Result<()> {
     })?;
     again(sessions + 1)?;
     rig.sync()?;
-    strike::must_survive(&mut rig, &mut host, 16, 3)?;
-    Ok(())
+    must_survive(&mut rig, 16, 3)
 }
