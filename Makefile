@@ -93,7 +93,8 @@ help:
 #: make check          formatting, lints, host tests, the kernel patches
 #: make series         does the kernel build after each of its patches? (long)
 #: make guards         each guard of the module taken out: do its tests fall? (long; TESTS="guard..." for some)
-#: make model          every interleaving of the protocols, and each guard taken away; TRAIL="name guard" shows the steps
+#: make model          every interleaving of the protocols, and each guard taken away, unless that was done with this model;
+#:                     MODEL="name..." for some, TRAIL="name guard" shows the steps
 #: make vm RUN=script  run a script in a guest, with kmirror.ko in /kmirror
 #: make vm-nested HOST=script GUEST=script   run GUEST in a guest of the guest that runs HOST (docs/testing.md)
 #: make kernel         the patched kernel only; prints where it is
