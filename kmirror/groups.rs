@@ -60,6 +60,15 @@ impl Groups {
         Ok(list)
     }
 
+    /// Has the next epochs of those that `wanted` picks begin now.
+    pub(crate) fn hurry(&self, wanted: impl Fn(&Group) -> bool) {
+        for node in self.tree.lock().iter() {
+            if wanted(&node.group) {
+                node.group.governor().signal.hurry();
+            }
+        }
+    }
+
     /// The group of the cgroup with this id, if it is tracked.
     pub(crate) fn tracked(&self, cgroup: u64) -> Option<Arc<Group>> {
         let tree = self.tree.lock();

@@ -147,6 +147,8 @@ fn begin(kmirror: &Kmirror, session: Session) {
         pr_warn!("no memory for the records of the host's pool: it is not used\n");
     }
     kmirror.host.begin(session);
+    // What the last service held is not covered, or only once, before the next epoch.
+    kmirror.groups.hurry(|group| group.place().at_host());
     pr_info!(
         "the host's service is there: a pool of {} pages, failing in units of {} KiB\n",
         slots,
