@@ -42,8 +42,10 @@ const HUGE_BYTES: u64 = 2 << 20;
 /// What became of a HEAL.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Healed {
-    /// Fresh memory is behind the frame.
+    /// Fresh memory is behind the frame, now.
     Done(HealAnswer),
+    /// It was there already, and the frame has been filled.
+    Whole(HealAnswer),
     /// Nothing has changed; others than the frame are in use.
     Neighbours(HealAnswer),
 }
@@ -126,7 +128,7 @@ fn replace_huge(
         // is back in use. The frame itself is idle, and nothing else is touched.
         region.write(offset, fill).map_err(failed("write"))?;
         answer.kept = used.len() as u64;
-        return Ok(Healed::Done(answer));
+        return Ok(Healed::Whole(answer));
     }
     if !used.is_empty() {
         for &index in &used {

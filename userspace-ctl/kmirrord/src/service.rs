@@ -225,6 +225,7 @@ impl Service {
                     );
                     Ok(answer.encode().to_vec())
                 }
+                Healed::Whole(answer) => Ok(answer.encode().to_vec()),
                 Healed::Neighbours(answer) => {
                     return Ok(Reply::Neighbours(answer.encode().to_vec()));
                 }

@@ -53,15 +53,21 @@ fn rested() -> Result<(u64, u64)> {
 
 /// Waits until so many frames more than `before` are healed, and fails if one is not.
 fn healed(before: (u64, u64), more: u64) -> Result<()> {
-    wait::until("the frames are healed", BOUND * 2, || {
-        let now = (stat("healed")?, stat("not_healed")?);
-        ensure!(
-            now.1 == before.1,
-            "{} frames could not be healed",
-            now.1 - before.1
-        );
-        Ok(now.0 >= before.0 + more)
-    })
+    let mut done = 0;
+    while done < more {
+        let last = done;
+        wait::until("another frame is healed", BOUND * 2, || {
+            let now = (stat("healed")?, stat("not_healed")?);
+            ensure!(
+                now.1 == before.1,
+                "{} frames could not be healed",
+                now.1 - before.1
+            );
+            done = now.0 - before.0;
+            Ok(done > last)
+        })?;
+    }
+    Ok(())
 }
 
 fn heal(cx: &Context) -> Result<()> {
