@@ -15,6 +15,9 @@ use crate::rig::Rig;
 use crate::rng::Rng;
 use crate::wait::{self, BOUND};
 use anyhow::{bail, ensure, Context as _, Result};
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
+use std::ops::Range;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -92,6 +95,15 @@ fn heal(cx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Has the caller run on these processors.
+fn run_on(cpus: Range<usize>) -> Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(cpu)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
 /// Lets the victim take memory until it gets the frame, which must then be as good as any other.
 fn reuse(rig: &mut Rig, frame: u64) -> Result<()> {
     let result = rig.victim.call(
@@ -100,7 +112,11 @@ fn reuse(rig: &mut Rig, frame: u64) -> Result<()> {
             let table = pagemap::Table::of(i32::try_from(std::process::id())?)?;
             let mut taken = Vec::new();
             let mut found = None;
-            'search: for _ in 0..128 {
+            // Each processor has a list of free frames for itself, and this one may be in any of them.
+            let cpus = std::thread::available_parallelism()?.get();
+            'search: for round in 0..128 {
+                let cpu = round % cpus;
+                run_on(cpu..cpu + 1)?;
                 let chunk = Mapping::untouched(CHUNK)?;
                 taken.push(chunk);
                 for page in 0..CHUNK {
@@ -111,6 +127,7 @@ fn reuse(rig: &mut Rig, frame: u64) -> Result<()> {
                     }
                 }
             }
+            run_on(0..cpus)?;
             let seen = found.map(|(chunk, page)| {
                 chunk.fill_as(page, 77, 3);
                 chunk.check_as(page, 77, 3)
