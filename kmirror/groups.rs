@@ -248,10 +248,9 @@ impl Groups {
             let below = &node.group;
             if below.is_below(group) {
                 kmirror.store.set_place(below.owner, below.place());
-                below.signal.hurry();
             }
         }
-        group.governor().signal.hurry();
+        self.hurry(|below| below.is_below(group));
         Ok(())
     }
 }

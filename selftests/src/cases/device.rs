@@ -87,6 +87,7 @@ fn written(cx: &Context) -> Result<()> {
         rig.must_be(page, 2)?;
     }
     rig.must_refuse(Door::Fail, 0)?;
+
     // The child's address space is open to no device, and so is the page when the parent has ended.
     let mut child = rig.victim.fork()?;
     rig.victim.end()?;

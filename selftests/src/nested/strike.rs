@@ -8,6 +8,7 @@ use crate::kmsg::Log;
 use crate::memory::Seen;
 use crate::pagemap::{self, HWPOISON};
 use crate::rig::{Counters, Rig};
+use crate::rng::Rng;
 use crate::wait::{self, BOUND};
 use anyhow::{ensure, Context as _, Result};
 use std::time::Instant;
@@ -151,4 +152,21 @@ pub fn must_survive(rig: &mut Rig, host: &mut Host, page: u64, version: u64) -> 
         "page {page}: {after:?}"
     );
     Ok(hit)
+}
+
+/// Picks one of the victim's pages, which are in `version`, and sees to it that it is current. In each
+/// tenth round the victim has written it since it was hit last.
+pub fn pick(rig: &mut Rig, rng: &mut Rng, version: &mut [u64], round: u64) -> Result<u64> {
+    let page = rng.below(version.len() as u64);
+    if round % 10 == 9 {
+        version[page as usize] += 1;
+        rig.fill(page, version[page as usize])?;
+        rig.sync()?;
+    }
+    if !rig.is_mirrored(page)? {
+        // Hit before, and in a new frame since.
+        rig.sync()?;
+        rig.must_be_mirrored(page)?;
+    }
+    Ok(page)
 }

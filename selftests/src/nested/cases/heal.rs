@@ -160,18 +160,8 @@ fn heal_hundred(cx: &Context) -> Result<()> {
     let mut required = 0;
     let mut version = vec![1; PAGES as usize];
     for round in 0..ERRORS {
-        let page = rng.below(PAGES);
-        let at = page as usize;
-        if round % 10 == 9 {
-            version[at] += 1;
-            rig.fill(page, version[at])?;
-            rig.sync()?;
-        }
-        if !rig.is_mirrored(page)? {
-            rig.sync()?;
-            rig.must_be_mirrored(page)?;
-        }
-        let hit = strike::must_survive(&mut rig, &mut host, page, version[at])
+        let page = strike::pick(&mut rig, &mut rng, &mut version, round)?;
+        let hit = strike::must_survive(&mut rig, &mut host, page, version[page as usize])
             .with_context(|| format!("error {round}"))?;
         required += u64::from(hit.met == Met::Program);
     }

@@ -162,18 +162,8 @@ fn hundred(cx: &Context) -> Result<()> {
     let mut required = 0;
     let mut version = vec![1; PAGES as usize];
     for round in 0..100 {
-        let page = rng.below(PAGES);
+        let page = strike::pick(&mut rig, &mut rng, &mut version, round)?;
         let at = page as usize;
-        if round % 10 == 9 {
-            version[at] += 1;
-            rig.fill(page, version[at])?;
-            rig.sync()?;
-        }
-        if !rig.is_mirrored(page)? {
-            // Hit before, and copied to a new frame since.
-            rig.sync()?;
-            rig.must_be_mirrored(page)?;
-        }
         let before = rig.counters()?;
         let old = if round % 2 == 0 {
             let hit = strike::under_reader(&mut rig, &mut host, page, version[at])?;
