@@ -128,23 +128,6 @@ impl Rig {
         Ok(())
     }
 
-    /// What is in a page, for a message.
-    fn contents(&mut self, page: u64) -> Result<String> {
-        for version in 1..9 {
-            match self.seen(page, version)? {
-                Seen::Right => return Ok(format!("version {version}")),
-                Seen::Lost => return Ok("lost".into()),
-                Seen::Wrong(_) => {}
-            }
-        }
-        let load = |scene: &mut Scene, page, index| Ok(scene.mem.load(page, index));
-        let (first, last) = (
-            self.victim.call(load, page, 0)?,
-            self.victim.call(load, page, WORDS - 1)?,
-        );
-        Ok(format!("{first:#x} at its start and {last:#x} at its end"))
-    }
-
     /// The counters as they are.
     pub fn counters(&self) -> Result<Counters> {
         Ok(Counters {
@@ -208,11 +191,7 @@ impl Rig {
         let restored = self.mirror.event("restored")?;
         let struck = self.strike(door, page)?;
         let what = format!("page {page} by {door}, {struck:x?}");
-        // No version is right: none is ever this high.
-        let seen = self.seen(page, u64::MAX)?;
-        if seen != Seen::Lost {
-            bail!("{what}: not lost but {}", self.contents(page)?);
-        }
+        must_be_lost(&mut self.victim, page).context(what.clone())?;
         ensure!(
             self.mirror.event("restored")? == restored,
             "{what}: counted as restored"
@@ -256,13 +235,29 @@ pub fn must_be(victim: &mut Victim, page: u64, version: u64) -> Result<()> {
 
 /// Fails unless a page of `victim` is lost.
 pub fn must_be_lost(victim: &mut Victim, page: u64) -> Result<()> {
-    let seen = seen(victim, page, u64::MAX)?;
-    ensure!(
-        seen == Seen::Lost,
-        "process {}, page {page}: {seen:?}",
-        victim.pid
-    );
+    // No version is right: none is ever this high.
+    if seen(victim, page, u64::MAX)? != Seen::Lost {
+        let found = contents(victim, page)?;
+        bail!("process {}, page {page}: not lost but {found}", victim.pid);
+    }
     Ok(())
+}
+
+/// What is in a page, for a message.
+fn contents(victim: &mut Victim, page: u64) -> Result<String> {
+    for version in 1..9 {
+        match seen(victim, page, version)? {
+            Seen::Right => return Ok(format!("version {version}")),
+            Seen::Lost => return Ok("lost".into()),
+            Seen::Wrong(_) => {}
+        }
+    }
+    let load = |scene: &mut Scene, page, index| Ok(scene.mem.load(page, index));
+    let (first, last) = (
+        victim.call(load, page, 0)?,
+        victim.call(load, page, WORDS - 1)?,
+    );
+    Ok(format!("{first:#x} at its start and {last:#x} at its end"))
 }
 
 /// Fails unless the whole region is free.

@@ -37,6 +37,11 @@ pub(super) const CASES: &[Case] = &[
         "a page whose replica was dropped gets another, although its page table rests",
         dropped,
     ),
+    Case::new(
+        "rest_refused",
+        "pages that cannot be copied are tried again in every epoch, although their page tables rest",
+        refused,
+    ),
 ];
 
 /// 16 page tables, and a part of two more.
@@ -168,5 +173,20 @@ fn dropped(cx: &Context) -> Result<()> {
         rig.must_be_mirrored(page)?;
     }
     rig.must_restore(Door::Mce, PAGES / 2, 1)?;
+    Ok(())
+}
+
+fn refused(cx: &Context) -> Result<()> {
+    let mut rig = resting(cx)?;
+    rig.mirror.set("max", "0")?;
+    // All that has to be known of the pages that were dropped is known after these.
+    epochs(&rig, 2)?;
+    rig.must_not_be_mirrored(PAGES / 2)?;
+    rig.mirror.set("max", "max")?;
+    epochs(&rig, 2)?;
+    for page in (50..PAGES).step_by(512) {
+        rig.must_be_mirrored(page)?;
+    }
+    rig.must_restore(Door::Fail, PAGES / 2, 1)?;
     Ok(())
 }
