@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! restored   the page has moved on, nobody uses the frame any more
-//! around     with a huge page of the host its 512 frames are lost: each is looked at, restored, retired
+//! around     with a huge page of the host its 512 frames are lost: each is looked at, restored from
+//!            its replica or from what the service reads of it, retired
 //! a second   for the machine check that reports the same error again
 //! HEAL       the service replaces what is behind the frame, and fills it with zeros
 //! report     QEMU drops the broken page from its own page table (free page reporting)
@@ -66,6 +67,8 @@ pub(crate) struct Healing {
     #[pin]
     waiting: Mutex<KVec<Broken>>,
     pub(crate) healed: Counter,
+    /// Pages without a current replica whose bytes the host has read.
+    pub(crate) rescued: Counter,
     /// Frames that stay out of use.
     pub(crate) retired: Counter,
 }
@@ -75,6 +78,7 @@ impl Healing {
         pin_init!(Self {
             waiting <- new_mutex!(KVec::new()),
             healed: Counter::default(),
+            rescued: Counter::default(),
             retired: Counter::default(),
         })
     }

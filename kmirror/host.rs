@@ -316,6 +316,33 @@ impl Host {
         )
     }
 
+    /// Whether frames may be lost to the guest that the service can still read: those behind a huge page
+    /// of the host, of which a part has broken.
+    pub(crate) fn can_rescue(&self) -> bool {
+        self.session().is_some_and(|session| {
+            session.has(features::RESCUE) && session.hello.frame_bytes > wire::DATA_BYTES as u64
+        })
+    }
+
+    /// Fills the page with what the service finds in a frame that the guest cannot read.
+    ///
+    /// There is no hash that it could be compared with: the service is believed here, as QEMU is with
+    /// every byte of memory.
+    pub(crate) fn rescue(&self, pfn: usize, to: &mut Target<'_>) -> Result<(), Fault> {
+        let address = (pfn as u64) << 12;
+        self.ask(
+            Kind::Rescue,
+            &wire::Rescue { address }.encode(),
+            Data::In,
+            QUICK,
+            |_, _| Ok(0),
+            |answer| {
+                let filled = to.fill_from(&answer.buffer.data());
+                filled.map(|_| ()).map_err(|_| Fault::Local)
+            },
+        )
+    }
+
     /// Has the service forget `count` numbers from `slot` on.
     pub(crate) fn forget(&self, slot: u64, count: u64) -> Result<(), Fault> {
         self.plain(

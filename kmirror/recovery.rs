@@ -10,8 +10,10 @@
 //! 3. the frame is one of the mirror's own: [`Recovery::owns`].
 //!
 //! The kernel proves that the replica is current, at the one moment when nobody can write to the
-//! page (`folio_fill_from_mirror()` in mm/memory_mirror.c). Here it is only looked up, and its hash
-//! compared. Whatever cannot be proven goes the kernel's own way, as if there were no kmirror.
+//! page (`folio_fill_from_mirror()` in mm/memory_mirror_restore.c). Here it is only looked up, and its
+//! hash compared. If there is none, and the host has taken the frame away with a huge page of its own,
+//! the host is asked for what is in it, which nobody can have written since. Whatever cannot be proven
+//! goes the kernel's own way, as if there were no kmirror.
 
 use crate::{
     group::{Counter, Events, Group},
@@ -73,6 +75,21 @@ impl Keeper for Recovery {
 
     fn fill(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal> {
         self.0.store.fill(pfn, to)
+    }
+
+    fn rescues(&self, _pfn: usize) -> bool {
+        self.0.host.can_rescue()
+    }
+
+    fn rescue(&self, pfn: usize, mut to: Target<'_>) -> Result<(), Refusal> {
+        match self.0.host.rescue(pfn, &mut to) {
+            Ok(()) => {
+                self.0.healing.rescued.count();
+                Ok(())
+            }
+            // It is the one that has broken, or the service cannot help.
+            Err(_) => Err(Refusal::NoReplica),
+        }
     }
 
     fn restored(&self, pfn: usize, to: usize) {

@@ -68,6 +68,7 @@ fn show_stat(dir: &RootDir, page: &mut Page<'_>) -> Result {
         ("kicks_notify", &traffic.notifications),
         ("healed", &dir.0.healing.healed),
         ("not_healed", &dir.0.healing.retired),
+        ("rescued", &dir.0.healing.rescued),
     ] {
         writeln!(page, "{name} {}", counter.get())?;
     }

@@ -50,7 +50,8 @@ impl Target<'_> {
 /// One who keeps replicas.
 ///
 /// Context: all are called in process context, may sleep, and no two at a time. Locks held by the
-/// caller: `mf_mutex`, and in [`fill()`](Self::fill) the locks of the lost folio and the new one.
+/// caller: `mf_mutex`, and in [`fill()`](Self::fill) and [`rescue()`](Self::rescue) the locks of the
+/// lost folio and the new one.
 pub trait Keeper: Send + Sync {
     /// Is this frame one of those that hold replicas? Then it is not used any more.
     fn owns(&self, pfn: usize) -> bool;
@@ -62,6 +63,15 @@ pub trait Keeper: Send + Sync {
     ///
     /// The reason if there is none that can be used.
     fn fill(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal>;
+    /// May somebody else be able to read the frame, though the kernel is not?
+    fn rescues(&self, pfn: usize) -> bool;
+    /// Has him fill `to` with what is in frame `pfn`. The kernel cannot read it, and nobody can write
+    /// to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NoReplica`] if he cannot read it either.
+    fn rescue(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal>;
     /// The page was restored to another frame.
     fn restored(&self, pfn: usize, to: usize);
     /// The page is lost and was not restored. It need not be one that the keeper knows.
@@ -90,6 +100,8 @@ impl<K: Keeper> Registration<K> {
         owns: Some(Self::owns),
         mirrored: Some(Self::mirrored),
         fill: Some(Self::fill),
+        rescues: Some(Self::rescues),
+        rescue: Some(Self::rescue),
         restored: Some(Self::restored),
         refused: Some(Self::refused),
     };
@@ -154,7 +166,39 @@ impl<K: Keeper> Registration<K> {
             _call: PhantomData,
         };
         // SAFETY: As above.
-        match unsafe { Self::keeper(raw) }.fill(pfn, to) {
+        let filled = unsafe { Self::keeper(raw) }.fill(pfn, to);
+        Self::to_raw(filled)
+    }
+
+    /// # Safety
+    ///
+    /// Only to be called by the kernel, with what `new()` has registered.
+    unsafe extern "C" fn rescues(raw: *mut bindings::memory_mirror, pfn: c_ulong) -> bool {
+        // SAFETY: As above.
+        unsafe { Self::keeper(raw) }.rescues(pfn)
+    }
+
+    /// # Safety
+    ///
+    /// Only to be called by the kernel, with what `new()` has registered and a page that nobody else
+    /// knows.
+    unsafe extern "C" fn rescue(
+        raw: *mut bindings::memory_mirror,
+        pfn: c_ulong,
+        to: *mut bindings::page,
+    ) -> bindings::mirror_refusal {
+        // INVARIANT: The target of a migration that has not begun to exist for others.
+        let to = Target {
+            page: to,
+            _call: PhantomData,
+        };
+        // SAFETY: As above.
+        let filled = unsafe { Self::keeper(raw) }.rescue(pfn, to);
+        Self::to_raw(filled)
+    }
+
+    fn to_raw(filled: Result<(), Refusal>) -> bindings::mirror_refusal {
+        match filled {
             Ok(()) => bindings::mirror_refusal_MIRROR_OK,
             Err(Refusal::NoReplica) => bindings::mirror_refusal_MIRROR_NO_REPLICA,
             Err(_) => bindings::mirror_refusal_MIRROR_BAD_REPLICA,

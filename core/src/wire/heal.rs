@@ -191,7 +191,8 @@ impl HealAnswer {
 ///
 /// The answer has 4096 bytes of data: what is stored behind the frame at the guest-physical
 /// `address` at some time between request and answer. It is what was last written there if nobody
-/// writes meanwhile, for which the guest has to see. [`Code::Empty`] when the frame itself is lost.
+/// writes meanwhile, for which the guest has to see. [`Code::Empty`] when the frame itself is lost,
+/// [`Code::Unsupported`] when it is not known that QEMU maps the file shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rescue {
     /// Guest-physical address of the frame, a multiple of 4096.

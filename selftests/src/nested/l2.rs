@@ -5,7 +5,9 @@
 use super::backing::Backing;
 use super::qmp::Qmp;
 use crate::file;
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, Context, Result};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -23,11 +25,30 @@ pub fn place(name: &str) -> Result<PathBuf> {
 
 impl L2 {
     /// Starts one, with the options of l2-start.
+    ///
+    /// A virtual machine in an emulated one sometimes stands still in the middle of its kernel's boot,
+    /// long before there is anything of ours in it. So it has a second chance.
     pub fn start(options: &[&str]) -> Result<Self> {
-        let status = Command::new("l2-start").args(options).status();
-        let status = status.context("l2-start")?;
-        ensure!(status.success(), "L2 does not start");
-        Self::running()
+        for _ in 0..2 {
+            let status = Command::new("l2-start").args(options).status();
+            if status.context("l2-start")?.success() {
+                return Self::running();
+            }
+            println!("# L2 has not started");
+            // It would go on taking a processor from those that come after it.
+            if let Ok(l2) = Self::running() {
+                let _ = l2.kill();
+            }
+        }
+        bail!("L2 does not start")
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) -> Result<()> {
+        Ok(kill(
+            Pid::from_raw(i32::try_from(self.qemu)?),
+            Signal::SIGKILL,
+        )?)
     }
 
     /// The one that is running.

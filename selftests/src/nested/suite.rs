@@ -120,7 +120,13 @@ pub const ALL: &[Suite] = &[
         name: "huge_pages_service",
         options: &["-b", "huge", "-m", "640", "-s", "-f"],
         service: Some(POOL),
-        cases: &["heal_huge"],
+        cases: &[
+            "huge_stale_readable",
+            "heal_huge",
+            "heal_huge_stale",
+            "huge_stale_lost",
+        ],
+        limit: 420,
         ..PLAIN
     },
     Suite {
@@ -173,10 +179,7 @@ impl Suite {
         let ended = Agent::new(l2, cases, service).serve(port, Duration::from_secs(self.limit))?;
         if !ended {
             println!("# {}: L2 has not ended after {} s", self.name, self.limit);
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(i32::try_from(pid)?),
-                nix::sys::signal::Signal::SIGKILL,
-            )?;
+            L2::running()?.kill()?;
         }
         tail.wait()?;
         if copier.join().is_err() {
@@ -188,6 +191,8 @@ impl Suite {
             let what = if ended { "has died" } else { "hangs" };
             println!("# {}: L2 {what}; the last lines of its console:", self.name);
             last_lines(&file::read(place("L2_CONSOLE")?)?);
+            println!("# {}: what QEMU has said:", self.name);
+            last_lines(&file::read(place("L2_DIR")?.join("qemu"))?);
         }
         // Skipped altogether is not failed.
         let passed = ended && matches!(status, Some("0" | "4"));

@@ -126,6 +126,7 @@ impl Device {
         }
         let written = match received {
             Some(received) => {
+                ram.hear(state.get_queue().desc_table());
                 let mut service = lock(&self.service);
                 let answer = service.answer(ram, &received.request, received.room());
                 received.write(&**memory, &answer).unwrap_or(0)

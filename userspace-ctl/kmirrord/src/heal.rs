@@ -156,10 +156,14 @@ fn replace_huge(
 ///
 /// # Errors
 ///
-/// [`Code::Memory`] for a frame that is not shared, [`Code::Empty`] for one that is lost,
-/// [`Code::Failed`].
+/// [`Code::Memory`] for a frame that is not shared, [`Code::Unsupported`] for one that is perhaps not,
+/// [`Code::Empty`] for one that is lost, [`Code::Failed`].
 pub fn rescue(ram: &Ram, address: u64) -> Result<Page, Code> {
     let (region, offset) = ram.find(address, DATA_BYTES as u64)?;
+    // The guest cannot see whether the bytes are right, so it must be certain that they are its own.
+    if !ram.is_heard(region) {
+        return Err(Code::Unsupported);
+    }
     let page = region.read(offset).map_err(failed("read"))?;
     page.ok_or(Code::Empty)
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kmirror_core::wire::{self, Code, DATA_BYTES};
 use rustix::fs::FallocateFlags;
@@ -54,6 +54,14 @@ impl Backing {
     }
 }
 
+/// Which file it is: the device and the inode.
+type FileId = (u64, u64);
+
+fn id(file: &File) -> Option<FileId> {
+    let stat = rustix::fs::fstat(file).ok()?;
+    Some((stat.st_dev as u64, stat.st_ino as u64))
+}
+
 /// Memory of the guest that lies together, there and in a file of the host.
 #[derive(Debug)]
 pub struct Region {
@@ -61,6 +69,7 @@ pub struct Region {
     mapping: Mapping,
     file: Arc<File>,
     file_start: u64,
+    id: Option<FileId>,
     backing: Backing,
 }
 
@@ -162,6 +171,7 @@ impl Region {
 #[derive(Debug, Default)]
 pub struct Ram {
     regions: Vec<Region>,
+    heard: OnceLock<FileId>,
 }
 
 impl Ram {
@@ -178,11 +188,30 @@ impl Ram {
                     mapping: Mapping::new(memory.clone(), number, backing.page_bytes() as usize)?,
                     file: file.arc().clone(),
                     file_start: file.start(),
+                    id: id(file.file()),
                     backing,
                 })
             })
             .collect();
-        Self { regions }
+        Self {
+            regions,
+            heard: OnceLock::new(),
+        }
+    }
+
+    /// A request has come in by memory at this guest-physical address.
+    ///
+    /// So what the guest writes there goes to the file. It need not: QEMU takes `share=off` too, and
+    /// then the guest has copies of its own, of which the file knows nothing.
+    pub fn hear(&self, address: u64) {
+        if let Ok((Region { id: Some(id), .. }, _)) = self.find(address, 1) {
+            let _ = self.heard.set(*id);
+        }
+    }
+
+    /// Whether what is in the region's file is known to be what the guest has written.
+    pub fn is_heard(&self, region: &Region) -> bool {
+        region.id.is_some() && self.heard.get() == region.id.as_ref()
     }
 
     /// Its regions.
@@ -232,5 +261,44 @@ impl Ram {
             at += bytes;
         }
         Ok(pieces)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heal;
+    use rustix::fs::{memfd_create, MemfdFlags};
+    use vm_memory::{FileOffset, GuestAddress};
+
+    #[test]
+    fn only_files_that_the_guest_was_heard_through_are_believed() {
+        let bytes = 1 << 16;
+        let file = |byte: u8| {
+            let file = File::from(memfd_create(c"ram", MemfdFlags::CLOEXEC).expect("a memfd"));
+            file.write_all_at(&vec![byte; bytes], 0).expect("it grows");
+            Some(FileOffset::new(file, 0))
+        };
+        let (low, other) = (file(1), file(2));
+        // The first is in two parts, as memory below and above 4 GiB is.
+        let ranges = [
+            (GuestAddress(0), bytes / 2, low.clone()),
+            (GuestAddress(1 << 20), bytes, other),
+            (GuestAddress(1 << 30), bytes / 2, low),
+        ];
+        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory");
+        let ram = Ram::new(Arc::new(memory));
+        let rescue = |address| heal::rescue(&ram, address).map(|page| page[0]);
+        assert_eq!(rescue(0), Err(Code::Unsupported));
+        ram.hear(bytes as u64);
+        assert_eq!(rescue(0), Err(Code::Unsupported), "there is no memory");
+        ram.hear(4096);
+        assert_eq!(rescue(0), Ok(1));
+        assert_eq!(rescue(1 << 30), Ok(1));
+        assert_eq!(rescue(1 << 20), Err(Code::Unsupported));
+        // Once and for all: the memory is another when the queue moves.
+        ram.hear(1 << 20);
+        assert_eq!(rescue(1 << 20), Err(Code::Unsupported));
+        assert_eq!(rescue(bytes as u64), Err(Code::Memory));
     }
 }

@@ -6,12 +6,13 @@ use super::service::again;
 use crate::case::{Case, Context};
 use crate::cases::huge::huge_rig;
 use crate::cases::service::connected;
+use crate::inject::Door;
 use crate::memory::{Mapping, Seen};
 use crate::mirror::stat;
 use crate::nested::port::Host;
 use crate::nested::strike::{self, Met};
 use crate::pagemap::{self, Entry, HWPOISON};
-use crate::rig::Rig;
+use crate::rig::{must_be_lost, Rig};
 use crate::rng::Rng;
 use crate::wait::{self, BOUND};
 use anyhow::{bail, ensure, Context as _, Result};
@@ -44,6 +45,24 @@ pub(super) const CASES: &[Case] = &[
         heal_huge,
     )
     .limit(240),
+    Case::new(
+        "heal_huge_stale",
+        "pages behind a lost huge page that have no current replica are read by the host: mirror_rescue()",
+        heal_huge_stale,
+    )
+    .limit(240),
+    Case::new(
+        "huge_stale_lost",
+        "of those, the one that has broken is lost, and no other: the service's read through the file",
+        huge_stale_lost,
+    )
+    .limit(240),
+    Case::new(
+        "huge_stale_readable",
+        "a page that can be read is not taken from the host: it is what is wrong: mirror_read() in mirror_rescue()",
+        huge_stale_readable,
+    )
+    .limit(120),
 ];
 
 /// Waits until no frame of an earlier case is to be healed any more. What is healed and not, then.
@@ -205,12 +224,13 @@ fn killed_in_heal(cx: &Context) -> Result<()> {
     Ok(())
 }
 
-fn heal_huge(cx: &Context) -> Result<()> {
-    const PAGES: u64 = 512;
-    let mut host = Host::connect()?;
+/// Pages of a huge page.
+const PAGES: u64 = 512;
+
+/// A victim with one huge page, which is behind one of the host's: nobody else is hit. And its frame.
+fn behind_a_huge_page(cx: &Context, host: &mut Host) -> Result<(Rig, u64)> {
     connected()?;
-    // One huge page of the victim is behind one of the host's: nobody else is hit.
-    let mut rig = huge_rig(cx, "victim", PAGES, false)?;
+    let rig = huge_rig(cx, "victim", PAGES, false)?;
     let first = rig.frame(0)?;
     let backing = host.number(&format!("page {first}"))?;
     ensure!(
@@ -218,6 +238,12 @@ fn heal_huge(cx: &Context) -> Result<()> {
         "the memory of L2 is in pages of {backing} bytes"
     );
     ensure!(first % PAGES == 0, "frame {first:#x} begins no huge page");
+    Ok((rig, first))
+}
+
+fn heal_huge(cx: &Context) -> Result<()> {
+    let mut host = Host::connect()?;
+    let (mut rig, first) = behind_a_huge_page(cx, &mut host)?;
     let before = rested()?;
     let corrupted = pagemap::corrupted_kb()?;
     let counters = rig.counters()?;
@@ -242,5 +268,75 @@ fn heal_huge(cx: &Context) -> Result<()> {
         rig.must_be(page, 1)?;
     }
     reuse(&mut rig, first + 100)?;
+    Ok(())
+}
+
+/// The same, with the odd pages written after their last epoch.
+fn half_stale(cx: &Context, host: &mut Host) -> Result<(Rig, u64)> {
+    let (mut rig, first) = behind_a_huge_page(cx, host)?;
+    // Mapped by PTEs, each page has a dirty bit of its own.
+    rig.victim.call(
+        |scene, _, _| {
+            scene.mem.advise(PAGES - 1, 1, libc::MADV_SEQUENTIAL)?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    for page in (1..PAGES).step_by(2) {
+        rig.fill(page, 2)?;
+    }
+    ensure!(rig.frame(0)? == first && rig.frame(PAGES - 1)? == first + PAGES - 1);
+    Ok((rig, first))
+}
+
+fn heal_huge_stale(cx: &Context) -> Result<()> {
+    let mut host = Host::connect()?;
+    let (mut rig, first) = half_stale(cx, &mut host)?;
+    let before = rested()?;
+    let (counters, rescued) = (rig.counters()?, stat("rescued")?);
+    host.poison(first + 8)?;
+    // Met by the program in a page that is not broken, and has no current replica.
+    rig.must_be(9, 2)?;
+    healed(before, PAGES)?;
+    for page in 0..PAGES {
+        rig.must_be(page, 1 + page % 2)?;
+    }
+    let after = rig.counters()?;
+    ensure!(after.restored == counters.restored + PAGES, "{after:?}");
+    ensure!(after.unrestorable == counters.unrestorable, "{after:?}");
+    let rescued = stat("rescued")? - rescued;
+    ensure!(
+        rescued == PAGES / 2,
+        "{rescued} pages were read by the host"
+    );
+    reuse(&mut rig, first + 9)
+}
+
+fn huge_stale_lost(cx: &Context) -> Result<()> {
+    let mut host = Host::connect()?;
+    let (mut rig, first) = half_stale(cx, &mut host)?;
+    rested()?;
+    let counters = rig.counters()?;
+    host.poison(first + 9)?;
+    must_be_lost(&mut rig.victim, 9)?;
+    // Some of the others; the module looks for the rest.
+    for page in (0..PAGES).step_by(37) {
+        rig.must_be(page, 1 + page % 2)?;
+    }
+    let after = rig.counters()?;
+    ensure!(after.unrestorable == counters.unrestorable + 1, "{after:?}");
+    Ok(())
+}
+
+fn huge_stale_readable(cx: &Context) -> Result<()> {
+    let mut host = Host::connect()?;
+    let (mut rig, _) = half_stale(cx, &mut host)?;
+    let rescued = stat("rescued")?;
+    for (page, door) in (101..).step_by(2).zip(Door::ALL) {
+        rig.must_refuse(door, page)?;
+    }
+    ensure!(stat("rescued")? == rescued);
+    rig.must_restore(Door::Fail, 100, 1)?;
     Ok(())
 }
