@@ -3,10 +3,11 @@
 //! `make test-nested`, in L1: one L2 after the other, and the cases that they run. Prints KTAP.
 //!
 //! ```text
-//! nested [NAME]...
+//! nested [--list | --suite SUITE] [NAME]...
 //! ```
 //!
-//! A NAME is that of a suite or of a case; without, all are run.
+//! A NAME is that of a suite or of a case; without, all are run. With `--list` the names of the suites
+//! are printed of which anything would be run, and with `--suite` only what is of that one is.
 
 use anyhow::{bail, Result};
 use kmirror_selftests::ktap::{Outcome, Stream};
@@ -25,7 +26,13 @@ fn main() -> ExitCode {
 }
 
 fn real_main() -> Result<u8> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let list = names.first().is_some_and(|name| name == "--list");
+    let only = match names.first() {
+        Some(name) if name == "--suite" => names.get(1).cloned(),
+        _ => None,
+    };
+    names.drain(..usize::from(list) + 2 * usize::from(only.is_some()));
     for name in &names {
         let known = |suite: &Suite| suite.name == name || suite.cases.contains(&name.as_str());
         if !suite::ALL.iter().any(known) {
@@ -34,9 +41,16 @@ fn real_main() -> Result<u8> {
     }
     let chosen: Vec<(&Suite, Vec<&str>)> = suite::ALL
         .iter()
+        .filter(|suite| only.as_ref().is_none_or(|only| suite.name == only))
         .map(|suite| (suite, suite.chosen(&names)))
         .filter(|(_, cases)| !cases.is_empty())
         .collect();
+    if list {
+        chosen
+            .iter()
+            .for_each(|(suite, _)| println!("{}", suite.name));
+        return Ok(0);
+    }
     sigbus::ignore()?;
     let mut stream = Stream::start(chosen.len());
     for (suite, cases) in chosen {
