@@ -47,7 +47,7 @@ const PLAIN: Suite = Suite {
 
 /// All of them.
 pub const ALL: &[Suite] = &[
-    // For .ci/run: a bit of everything, and the smallest guest, which boots fastest.
+    // A bit of everything, and the smallest guest, which boots fastest.
     Suite {
         name: "short",
         options: &["-s", "-f"],
