@@ -165,7 +165,8 @@ fn inject(cx: &Context) -> Result<()> {
     ensure!(rig.counters()?.restored == before.restored + 1);
     rig.must_be(7, 1)?;
 
-    // A random one of the cgroup, wherever it is in the process.
+    // A random one of the cgroup, wherever it is in the process, which has written to its stack meanwhile.
+    rig.sync()?;
     ctl.must(&["inject", &path, "--yes"], 0, "restored")?;
     ensure!(rig.counters()?.restored == before.restored + 2);
     for page in 0..PAGES {
