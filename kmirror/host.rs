@@ -299,21 +299,25 @@ impl Host {
         Ok(hash)
     }
 
-    /// Fills the page with what the service has under the number `slot`, and returns the hash of
-    /// what has arrived.
-    pub(crate) fn fetch(&self, slot: u64, to: &mut Target<'_>) -> Result<u64, Fault> {
+    /// Fills the page with the data of an answer, and returns the hash of what has arrived.
+    fn fill(&self, kind: Kind, body: &[u8], to: &mut Target<'_>) -> Result<u64, Fault> {
         self.ask(
-            Kind::Fetch,
-            &wire::Fetch { slot }.encode(),
+            kind,
+            body,
             Data::In,
             QUICK,
             |_, _| Ok(0),
             |answer| {
-                // The hash that the service says is of no interest: it is ours that counts.
                 to.fill_from(&answer.buffer.data())
                     .map_err(|_| Fault::Local)
             },
         )
+    }
+
+    /// Fills the page with what the service has under the number `slot`, and returns the hash of
+    /// what has arrived. The hash that the service says is of no interest: it is ours that counts.
+    pub(crate) fn fetch(&self, slot: u64, to: &mut Target<'_>) -> Result<u64, Fault> {
+        self.fill(Kind::Fetch, &wire::Fetch { slot }.encode(), to)
     }
 
     /// Whether frames may be lost to the guest that the service can still read: those behind a huge page
@@ -330,17 +334,8 @@ impl Host {
     /// every byte of memory.
     pub(crate) fn rescue(&self, pfn: usize, to: &mut Target<'_>) -> Result<(), Fault> {
         let address = (pfn as u64) << 12;
-        self.ask(
-            Kind::Rescue,
-            &wire::Rescue { address }.encode(),
-            Data::In,
-            QUICK,
-            |_, _| Ok(0),
-            |answer| {
-                let filled = to.fill_from(&answer.buffer.data());
-                filled.map(|_| ()).map_err(|_| Fault::Local)
-            },
-        )
+        self.fill(Kind::Rescue, &wire::Rescue { address }.encode(), to)
+            .map(|_| ())
     }
 
     /// Has the service forget `count` numbers from `slot` on.

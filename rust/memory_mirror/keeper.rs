@@ -160,14 +160,8 @@ impl<K: Keeper> Registration<K> {
         pfn: c_ulong,
         to: *mut bindings::page,
     ) -> bindings::mirror_refusal {
-        // INVARIANT: The target of a migration that has not begun to exist for others.
-        let to = Target {
-            page: to,
-            _call: PhantomData,
-        };
         // SAFETY: As above.
-        let filled = unsafe { Self::keeper(raw) }.fill(pfn, to);
-        Self::to_raw(filled)
+        unsafe { Self::filled(raw, pfn, to, K::fill) }
     }
 
     /// # Safety
@@ -187,18 +181,26 @@ impl<K: Keeper> Registration<K> {
         pfn: c_ulong,
         to: *mut bindings::page,
     ) -> bindings::mirror_refusal {
+        // SAFETY: As above.
+        unsafe { Self::filled(raw, pfn, to, K::rescue) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::keeper`], and nobody else knows the page.
+    unsafe fn filled(
+        raw: *mut bindings::memory_mirror,
+        pfn: c_ulong,
+        to: *mut bindings::page,
+        how: impl FnOnce(&K, usize, Target<'_>) -> Result<(), Refusal>,
+    ) -> bindings::mirror_refusal {
         // INVARIANT: The target of a migration that has not begun to exist for others.
         let to = Target {
             page: to,
             _call: PhantomData,
         };
-        // SAFETY: As above.
-        let filled = unsafe { Self::keeper(raw) }.rescue(pfn, to);
-        Self::to_raw(filled)
-    }
-
-    fn to_raw(filled: Result<(), Refusal>) -> bindings::mirror_refusal {
-        match filled {
+        // SAFETY: By the requirement above.
+        match how(unsafe { Self::keeper(raw) }, pfn, to) {
             Ok(()) => bindings::mirror_refusal_MIRROR_OK,
             Err(Refusal::NoReplica) => bindings::mirror_refusal_MIRROR_NO_REPLICA,
             Err(_) => bindings::mirror_refusal_MIRROR_BAD_REPLICA,
