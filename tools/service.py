@@ -12,7 +12,8 @@
 #   flip      give back other bytes than were stored
 #   rubbish   answer STORE with noise
 #   hang      answer no STORE for some seconds
-#   die       another instance, which knows nothing, takes over in the middle of the next STORE
+#   die       forget everything in the middle of the next STORE, and be nobody until the next word
+#   dead      what `die` leaves: no session begins
 #   gone      close the connection at the next STORE, and end
 import array
 import mmap
@@ -95,6 +96,8 @@ class Service:
             head = struct.pack('<4sHHQIIQ', b'KMIR', 1, kind, number, len(body), code, self.instance)
             return head + body
 
+        if mode == 'dead':
+            return reply(UNSUPPORTED)
         if kind == HELLO:
             self.pool.clear()
             features = POOL | (0 if mode == 'no_heal' else HEAL)
@@ -106,7 +109,7 @@ class Service:
             if mode == 'gone':
                 sys.exit()
             if mode == 'die':
-                told.append('no_heal')
+                told.append('dead')
                 self.__init__()
                 return reply(INSTANCE)
             if mode == 'hang':

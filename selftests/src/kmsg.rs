@@ -32,12 +32,18 @@ pub struct Log {
 impl Log {
     /// From now on.
     pub fn from_now() -> Result<Self> {
-        let mut file = OpenOptions::new()
+        let mut log = Self::from_oldest()?;
+        log.file.seek(SeekFrom::End(0))?;
+        Ok(log)
+    }
+
+    /// From the oldest record that there still is.
+    pub fn from_oldest() -> Result<Self> {
+        let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open("/dev/kmsg")
             .context("/dev/kmsg")?;
-        file.seek(SeekFrom::End(0))?;
         Ok(Self { file })
     }
 
