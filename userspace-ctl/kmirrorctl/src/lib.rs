@@ -42,6 +42,7 @@ pub mod process;
 pub mod rate;
 pub mod region;
 pub mod replica_list;
+pub mod service;
 pub mod setting;
 pub mod setup;
 pub mod shortfall;

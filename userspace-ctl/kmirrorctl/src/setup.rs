@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::finding::Finding;
 use crate::group::Group;
 use crate::region::Region;
+use crate::service::Service;
 use crate::system::{self, System};
 use crate::units;
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub struct Facts {
     pub memory_controller: bool,
     /// The region, if the module is loaded.
     pub region: Option<Region>,
+    /// The host's service, if there is one that answers.
+    pub service: Option<Service>,
     /// Slots of the region lost to errors.
     pub retired: u64,
     /// NUMA nodes with memory.
@@ -64,6 +67,7 @@ impl Facts {
                 .split_whitespace()
                 .any(|name| name == "memory"),
             region: loaded.then(|| Region::read(system)).transpose()?,
+            service: loaded.then(|| Service::read(system)).flatten(),
             retired: crate::keyed::Keyed::parse(&text("/sys/kernel/kmirror/stat"))
                 .map_or(0, |stat| stat.get("retired")),
             nodes: node_list(&text("/sys/devices/system/node/has_memory")),
@@ -91,8 +95,18 @@ impl Facts {
         if let Some(region) = self.region {
             self.region(region, &mut found);
         }
+        if let Some(service) = &self.service {
+            found.extend(service.findings());
+        }
         self.surroundings(&mut found);
         found
+    }
+
+    /// Whether the host says where the region is.
+    fn is_placed(&self) -> bool {
+        self.service
+            .as_ref()
+            .is_some_and(|service| service.placement.is_some())
     }
 
     fn kernel(&self, found: &mut Vec<Finding>) {
@@ -164,6 +178,8 @@ impl Facts {
             ));
         }
         match (region.node, self.nodes.len()) {
+            // What the host says is worth more than what it shows to the guest.
+            _ if self.is_placed() => {}
             (_, 0 | 1) => found.push(Finding::note(
                 "there is one NUMA node, so replicas and pages are on the same memory modules",
                 "an error that takes more than one page at a time may take both",
@@ -203,7 +219,7 @@ impl Facts {
                 "`echo 0 > /sys/kernel/mm/ksm/run` stops it",
             ));
         }
-        if self.virtual_machine {
+        if self.virtual_machine && !self.is_placed() {
             found.push(Finding::note(
                 "this is a virtual machine: KSM on its host may merge a page with its replica, and one error then takes both; that cannot be seen from here",
                 "start it with -machine mem-merge=off, or have kmirrord place the region",

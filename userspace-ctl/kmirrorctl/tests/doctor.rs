@@ -324,6 +324,52 @@ fn what_is_only_so_in_some_systems_is_said_there_alone() {
 }
 
 #[test]
+fn what_the_host_says_of_the_region_counts() {
+    let fake = Fake::busy();
+    fake.write("/proc/cpuinfo", "flags\t\t: fpu hypervisor lm\n");
+    fake.write("/sys/devices/system/node/has_memory", "0\n");
+    let said = says(&fake);
+    assert!(!said.contains("the host's service"), "{said}");
+    let stat = |connected: u8| {
+        format!("slots 1\nused 0\nfree 1\nretired 0\nhost_connected {connected}\nhost_slots 512\nhost_used 3\n")
+    };
+    let placement = |pages: u32, line: &str| {
+        let text = format!("pages {pages}\npresent 512\n{line}\nnode0 512\n");
+        fake.write("/sys/kernel/kmirror/region/placement", &text);
+        says(&fake)
+    };
+    // The service is gone, and what it has said with it.
+    fake.write("/sys/kernel/kmirror/stat", &stat(0));
+    let said = placement(512, "apart 512\nlocked 1\nunmerged 1");
+    assert!(!said.contains("the host has"), "{said}");
+    fake.write("/sys/kernel/kmirror/stat", &stat(1));
+    let said = placement(512, "apart 512\nlocked 1\nunmerged 1");
+    for says in ["a pool of 2.0 MiB, 12.0 KiB of it used", "no other memory"] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    for not in ["one NUMA node", "KSM", "swap"] {
+        assert!(!said.contains(not), "{not}: {said}");
+    }
+    let said = placement(512, "apart 500\nwanted_node 3\nlocked 0\nunmerged 0");
+    for says in [
+        "48.0 KiB of the region on nodes that have other memory",
+        "wanted on its node 3",
+        "KSM on the host may merge",
+        "may swap replicas out",
+    ] {
+        assert!(said.contains(says), "{says}: {said}");
+    }
+    let said = placement(512, "apart 0\nwanted_node -1\nlocked 1\nunmerged 1");
+    assert!(said.contains("it has no other node"), "{said}");
+    // Connected, and nothing said yet.
+    let said = placement(0, "locked 1");
+    assert!(
+        said.contains("one NUMA node") && said.contains("KSM on its host"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_kernel_that_hides_its_symbols_and_a_system_without_a_protected_cgroup() {
     let fake = Fake::bare();
     fake.write("/sys/fs/cgroup/cgroup.controllers", "memory\n");
