@@ -6,8 +6,34 @@
 //! of them, so that has to be so; see [`replica`](crate::replica).
 
 use crate::{shelf::Shelf, tenants::Owners};
-use kernel_ext::memory_mirror::{self as mm, Primary, Target};
+use kernel::prelude::*;
+use kernel_ext::{
+    memory_mirror::{self as mm, Primary, Target},
+    page_block::Frame, //
+};
 use kmirror_core::{Backing, Owner, Refusal, Slot};
+
+/// What a replica is made from: the page, or another replica of it.
+pub(crate) trait Source {
+    /// Copies it, safely if it is broken.
+    ///
+    /// # Errors
+    ///
+    /// [`EIO`] if it cannot be read; the contents of `to` then mean nothing.
+    fn copy_to(&self, to: &Frame<'_>) -> Result;
+}
+
+impl Source for Primary<'_> {
+    fn copy_to(&self, to: &Frame<'_>) -> Result {
+        Primary::copy_to(self, to)
+    }
+}
+
+impl Source for Frame<'_> {
+    fn copy_to(&self, to: &Frame<'_>) -> Result {
+        Frame::copy_to(self, to)
+    }
+}
 
 /// A store of replicas. Everything is done under the lock of [`Store`](crate::store::Store).
 pub(crate) trait Depot {
@@ -26,14 +52,14 @@ pub(crate) trait Depot {
         Ok(())
     }
 
-    /// Copies the page into the slot, and returns the hash of what is there now.
+    /// Copies it into the slot, and returns the hash of what is there now.
     ///
     /// # Errors
     ///
     /// The reason why not. What is in the slot then means nothing.
     ///
-    /// Context: may sleep, for a bounded time. Locks held: the folio's.
-    fn put(&mut self, slot: Slot, primary: &Primary<'_>) -> Result<u64, Refusal>;
+    /// Context: may sleep, for a bounded time. Locks held: the folio's, if it is the page.
+    fn put(&mut self, slot: Slot, from: &impl Source) -> Result<u64, Refusal>;
 
     /// Copies what is in the slot into the page, and returns the hash of what has arrived there.
     ///
@@ -44,7 +70,7 @@ pub(crate) trait Depot {
     /// Context: may sleep, for a bounded time. Locks held: those of the folios.
     fn take(&mut self, slot: Slot, to: &mut Target<'_>) -> Result<u64, mm::Refusal>;
 
-    /// Copies the page into a slot of its own, without publishing it.
+    /// Copies page `pfn` from `from` into a slot of its own, without publishing it.
     ///
     /// # Errors
     ///
@@ -52,18 +78,18 @@ pub(crate) trait Depot {
     fn copy(
         &mut self,
         owners: &mut Owners,
-        primary: &Primary<'_>,
+        pfn: usize,
+        from: &impl Source,
         owner: Owner,
         limit: u64,
     ) -> Result<(Slot, u64), Refusal> {
-        let pfn = primary.pfn();
         let result = self.ready().and_then(|()| {
             let slot = self
                 .shelf()
                 .replicas(owners)
                 .claim(pfn as u64, owner, limit)?;
             // Until it is published, nobody takes what is in the slot for a replica.
-            self.put(slot, primary).map(|hash| (slot, hash))
+            self.put(slot, from).map(|hash| (slot, hash))
         });
         if result.is_err() {
             self.shelf().release(owners, pfn);

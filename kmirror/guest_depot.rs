@@ -2,11 +2,16 @@
 
 //! The mirror region: replicas in the guest's own memory.
 
-use crate::{depot::Depot, frames::Frames, shelf::Shelf, tenants::Owners};
+use crate::{
+    depot::{Depot, Source},
+    frames::Frames,
+    shelf::Shelf,
+    tenants::Owners, //
+};
 use core::ops::Range;
 use kernel::prelude::*;
 use kernel_ext::{
-    memory_mirror::{self, Primary, Target},
+    memory_mirror::{self, Target},
     page_block::Frame, //
 };
 use kmirror_core::{Block, Refusal, Slot, SlotIndex, SLOTS_PER_BLOCK};
@@ -105,9 +110,9 @@ impl Depot for GuestDepot {
         &mut self.shelf
     }
 
-    fn put(&mut self, slot: Slot, primary: &Primary<'_>) -> Result<u64, Refusal> {
+    fn put(&mut self, slot: Slot, from: &impl Source) -> Result<u64, Refusal> {
         let frame = self.frame(slot).ok_or(Refusal::Busy)?;
-        primary.copy_to(&frame).map_err(|_| Refusal::Busy)?;
+        from.copy_to(&frame).map_err(|_| Refusal::Busy)?;
         Ok(frame.hash())
     }
 

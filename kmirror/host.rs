@@ -15,6 +15,7 @@
 //! as lost. [`host_link`](crate::host_link) begins the next.
 
 use crate::{
+    depot::Source,
     host_place::Placement,
     host_queue::{Answer, Fault, HostQueue, Question, Traffic},
 };
@@ -24,7 +25,7 @@ use kernel::{
     time::{msecs_to_jiffies, Delta}, //
 };
 use kernel_ext::{
-    memory_mirror::{Primary, Target},
+    memory_mirror::Target,
     virtio::{Buffer, Data, Driver, Queue}, //
 };
 use kmirror_core::wire::{self, features, Code, Hello, HelloAnswer, Kind};
@@ -276,11 +277,11 @@ impl Host {
         self.changed.notify_all();
     }
 
-    /// Has the service keep a copy of the page under the number `slot`, and returns its hash.
+    /// Has the service keep a copy of it under the number `slot`, and returns its hash.
     ///
     /// The bytes pass through a page of ours: so what is sent is what was hashed, whoever writes to
     /// the page meanwhile.
-    pub(crate) fn store(&self, slot: u64, primary: &Primary<'_>) -> Result<u64, Fault> {
+    pub(crate) fn store(&self, slot: u64, from: &impl Source) -> Result<u64, Fault> {
         let mut hash = 0;
         self.ask(
             Kind::Store,
@@ -289,7 +290,7 @@ impl Host {
             QUICK,
             |buffer, head| {
                 let frame = buffer.data();
-                primary.copy_to(&frame).map_err(|_| Fault::Local)?;
+                from.copy_to(&frame).map_err(|_| Fault::Local)?;
                 hash = frame.hash();
                 *head = wire::Store::encode_head(slot, hash);
                 Ok(head.len())

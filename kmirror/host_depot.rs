@@ -3,10 +3,15 @@
 //! The host's pool: replicas that the host's service keeps, under the numbers of our slots.
 
 use crate::{
-    depot::Depot, frames::Records, host::Host, host_queue::Fault, shelf::Shelf, tenants::Owners,
+    depot::{Depot, Source},
+    frames::Records,
+    host::Host,
+    host_queue::Fault,
+    shelf::Shelf,
+    tenants::Owners, //
 };
 use kernel::{prelude::*, sync::Arc};
-use kernel_ext::memory_mirror::{self, Primary, Target};
+use kernel_ext::memory_mirror::{self, Target};
 use kmirror_core::{wire::Code, Block, Refusal, Slot, SlotIndex, SLOTS_PER_BLOCK};
 
 /// Runs of slots that are dropped at the host at a time.
@@ -143,13 +148,13 @@ impl Depot for HostDepot {
         }
     }
 
-    fn put(&mut self, slot: Slot, primary: &Primary<'_>) -> Result<u64, Refusal> {
+    fn put(&mut self, slot: Slot, from: &impl Source) -> Result<u64, Refusal> {
         // Also if it fails: then nobody knows.
         if let Some(Some(block)) = self.shelf.blocks.get_mut(slot.block() as usize) {
             block.backing_mut().hold(slot.index());
         }
         self.host
-            .store(number(slot), primary)
+            .store(number(slot), from)
             .map_err(|fault| match fault {
                 Fault::Local | Fault::Refused(Code::Busy) => Refusal::Busy,
                 Fault::Refused(Code::Full | Code::Slot) => Refusal::NoSpace,

@@ -72,6 +72,7 @@ mod replica;
 mod resize;
 mod retreat;
 mod root_dir;
+mod second_replica;
 mod shelf;
 mod store;
 mod sync;

@@ -105,7 +105,8 @@ impl Store {
     /// are not the same, and none is published.
     ///
     /// A page of one who has chosen both stores is published in the region alone if there is no
-    /// service at the host: better one replica than none. It gets the other when there is one again.
+    /// service at the host: better one replica than none. It gets the other when there is one again, see
+    /// [`complete()`](Self::complete).
     ///
     /// Locks held: the folio's. It keeps the restore of this page out until the replica is whole.
     pub(crate) fn copy(&self, group: &Group, primary: &Primary<'_>) -> Copied {
@@ -145,7 +146,7 @@ impl Store {
                 Some(
                     inner
                         .guest
-                        .copy(&mut inner.owners, primary, group.owner, limit),
+                        .copy(&mut inner.owners, pfn, primary, group.owner, limit),
                 )
             }
             false => {
@@ -159,7 +160,7 @@ impl Store {
                 Some(
                     inner
                         .host
-                        .copy(&mut inner.owners, primary, group.owner, limit),
+                        .copy(&mut inner.owners, pfn, primary, group.owner, limit),
                 )
             }
             _ => {
@@ -168,6 +169,11 @@ impl Store {
             }
         };
 
+        if let (Some(Err(Why::NoHost)), Some(tenant)) =
+            (&at_host, inner.owners.tenant_mut(group.owner))
+        {
+            tenant.incomplete = true;
+        }
         let copied = match (at_guest, at_host) {
             (Some(Ok(guest)), None | Some(Err(Why::NoHost))) => Ok((Some(guest), None)),
             (None, Some(Ok(host))) => Ok((None, Some(host))),

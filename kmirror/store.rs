@@ -194,6 +194,7 @@ impl Store {
             slots: 0,
             tracked: false,
             place: Place::default(),
+            incomplete: false,
         });
         Ok(group)
     }
@@ -226,14 +227,17 @@ impl Store {
     }
 
     /// Has the owner's replicas kept elsewhere. Those that it has are dropped, if that is another
-    /// place: the next epoch makes them anew.
+    /// place: the next epoch makes them anew. Those in the region stay if the host is to have others
+    /// beside them.
     pub(crate) fn set_place(&self, owner: Owner, place: Place) {
         let mut inner = self.inner.lock();
         let Some(tenant) = inner.owners.tenant_mut(owner) else {
             return;
         };
-        if core::mem::replace(&mut tenant.place, place) != place {
-            inner.release_owner(owner);
+        match (core::mem::replace(&mut tenant.place, place), place) {
+            (before, now) if before == now => {}
+            (Place::Guest, Place::Both) => tenant.incomplete = true,
+            _ => inner.release_owner(owner),
         }
     }
 
@@ -329,28 +333,18 @@ impl Store {
         drop(gone);
     }
 
-    /// There is a service with a pool for so many blocks, which are all free. Pages that want two
-    /// replicas and have one are copied again by the next epoch.
+    /// There is a service with a pool for so many blocks, which are all free. Pages that should have
+    /// two replicas have one in the region at most, and get the other in the next epoch.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`]: it is not used then.
     pub(crate) fn host_ready(&self, pool: KVec<Records>) -> Result {
-        let both = {
-            let mut inner = self.inner.lock();
-            inner.host.fill_up(pool)?;
-            inner.owners.with_both()?
-        };
-        self.each(
-            |pfn, owner, ()| {
-                if both.contains(&owner) {
-                    memory_mirror::clear_mirrored(pfn);
-                }
-                Verdict::Keep
-            },
-            || (),
-            |()| false,
-        );
+        let mut inner = self.inner.lock();
+        inner.host.fill_up(pool)?;
+        for tenant in inner.owners.0.iter_mut().flatten() {
+            tenant.incomplete = tenant.place == Place::Both;
+        }
         Ok(())
     }
 

@@ -19,6 +19,8 @@ pub(crate) struct Tenant {
     pub(crate) tracked: bool,
     /// Where they are kept; also under that lock.
     pub(crate) place: Place,
+    /// Whether pages of it may have a replica in the region alone that should have two.
+    pub(crate) incomplete: bool,
 }
 
 impl Owners {
@@ -33,21 +35,6 @@ impl Owners {
     /// How many slots the group may use itself, by all limits, as things are now.
     pub(crate) fn limit(&self, group: &Group) -> u64 {
         self.used(group.owner).saturating_add(group.headroom())
-    }
-
-    /// Those who want replicas in both stores.
-    ///
-    /// # Errors
-    ///
-    /// [`ENOMEM`].
-    pub(crate) fn with_both(&self) -> Result<KVec<Owner>> {
-        let mut owners = KVec::new();
-        for tenant in self.0.iter().flatten() {
-            if tenant.place == Place::Both {
-                owners.push(tenant.group.owner, GFP_KERNEL)?;
-            }
-        }
-        Ok(owners)
     }
 
     fn account(&mut self, owner: Owner, slots: i64) {

@@ -81,6 +81,13 @@ pub(crate) fn run(epoch: &mut Epoch<'_>) -> Result<Progress> {
 
     page_cache(epoch, &groups, &mut done)?;
 
+    let start = Instant::<Monotonic>::now();
+    for group in groups.iter() {
+        let stop = || epoch.root.signal.stopping();
+        epoch.kmirror.store.complete(group, stop)?;
+    }
+    done.total.copy_ns += start.elapsed().as_nanos() as u64;
+
     let owners = group::owners(&groups)?;
     let short = done.refused.refused(Refusal::NoSpace) + done.refused.refused(Refusal::OverLimit);
     let (hard, whole) = (short > 0, epoch.forced);

@@ -8,7 +8,7 @@
 use crate::helpers;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
-use kernel::{alloc::AllocError, bindings, ffi::c_int};
+use kernel::{alloc::AllocError, bindings, error::code::EIO, error::Result, ffi::c_int};
 
 /// Log2 of the number of frames in a block.
 const ORDER: u32 = 9;
@@ -130,6 +130,19 @@ impl Frame<'_> {
     pub fn poison(&self) {
         // SAFETY: The page is valid, and the flag is set atomically.
         unsafe { helpers::kmirror_poison_page(self.as_ptr()) }
+    }
+
+    /// Copies the frame. A broken one is reported, and nobody dies of it.
+    ///
+    /// # Errors
+    ///
+    /// [`EIO`] if it cannot be read; the contents of `to` then mean nothing.
+    pub fn copy_to(&self, to: &Frame<'_>) -> Result {
+        // SAFETY: Both pages are valid by the type invariant.
+        if unsafe { helpers::kmirror_copy_mc_page(to.as_ptr(), self.as_ptr()) } != 0 {
+            return Err(EIO);
+        }
+        Ok(())
     }
 
     /// Hash of the contents: XXH64 with seed 0.

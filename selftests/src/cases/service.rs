@@ -58,8 +58,13 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new(
         "service_dies_both",
-        "Store::host_gone() leaves the flag to pages with a replica in the region",
+        "Store::host_gone() leaves the flag to pages with a replica in the region; Store::complete()",
         dies_both,
+    ),
+    Case::new(
+        "service_damaged_first",
+        "Store::second() compares the hash of what was stored with that of what was copied once",
+        damaged_first,
     ),
     Case::new(
         "service_lies_about_heal",
@@ -146,6 +151,17 @@ fn keeps(cx: &Context) -> Result<()> {
     rig.sync()?;
     ensure!(stat("host_used")? == 0);
     rig.must_restore(Door::Fail, 11, 1)?;
+    rig.sync()?;
+    // In both: those in the region stay, and the others are made from them.
+    let copied = rig.mirror.stat("copied")?;
+    rig.mirror.set("store", "guest+host")?;
+    for page in 12..32 {
+        rig.must_be_mirrored(page)?;
+    }
+    rig.sync()?;
+    ensure!(stat("host_used")? * 2 * crate::PAGE == rig.mirror.number("current")?);
+    let copied = rig.mirror.stat("copied")? - copied;
+    ensure!(copied < 16, "{copied} pages were copied again");
     Ok(())
 }
 
@@ -232,7 +248,8 @@ fn rubbish(cx: &Context) -> Result<()> {
 }
 
 fn dies_both(cx: &Context) -> Result<()> {
-    let mut rig = rig(cx, "no_heal", "guest+host", 16)?;
+    const PAGES: u64 = 64;
+    let mut rig = rig(cx, "no_heal", "guest+host", PAGES)?;
     let sessions = stat("host_sessions")?;
     rig.fill(5, 2)?;
     tell("die")?;
@@ -240,13 +257,46 @@ fn dies_both(cx: &Context) -> Result<()> {
     for (page, version) in [(5, 2), (6, 1), (7, 1)] {
         rig.must_restore(Door::Fail, page, version)?;
     }
+    rig.sync()?;
+    let copied = rig.mirror.stat("copied")?;
     tell("no_heal")?;
     until("another session", BOUND, || {
         Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
     })?;
     rig.sync()?;
-    // Both replicas are there again.
+    // Both replicas are there again, and it was not from the pages that the second was made.
     ensure!(stat("host_used")? * 2 * crate::PAGE == rig.mirror.number("current")?);
+    let copied = rig.mirror.stat("copied")? - copied;
+    ensure!(copied < PAGES / 2, "{copied} pages were copied again");
+    // The second is as good as the first.
+    let Some((replica, _)) = mirror::replica_of(rig.frame(9)?)? else {
+        bail!("no replica in the region");
+    };
+    inject::strike(&rig.cgroup, "fail", replica)??;
+    rig.must_restore(Door::Fail, 9, 1)?;
+    Ok(())
+}
+
+fn damaged_first(cx: &Context) -> Result<()> {
+    let mut rig = rig(cx, "no_heal", "guest+host", 16)?;
+    let sessions = stat("host_sessions")?;
+    rig.fill(5, 2)?;
+    tell("die")?;
+    rig.sync()?;
+    let Some((replica, _)) = mirror::replica_of(rig.frame(3)?)? else {
+        bail!("no replica in the region");
+    };
+    // Overwritten, and nobody is told: as if it had rotted.
+    inject::report("silent", replica)?;
+    tell("no_heal")?;
+    until("another session", BOUND, || {
+        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
+    })?;
+    // One epoch to find it out, and one to copy the page again.
+    rig.sync()?;
+    rig.sync()?;
+    rig.must_restore(Door::Fail, 3, 1)?;
+    rig.must_restore(Door::Fail, 5, 2)?;
     Ok(())
 }
 
