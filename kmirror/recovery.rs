@@ -20,6 +20,7 @@ use crate::{
     sync::reason,
     Kmirror, //
 };
+use core::num::NonZero;
 use kernel::{prelude::*, str::CStr, sync::Arc};
 use kernel_ext::{
     mce::{DecodeChain, LatentError},
@@ -92,12 +93,17 @@ impl Keeper for Recovery {
         }
     }
 
-    fn restored(&self, pfn: usize, to: usize) {
+    fn restored(&self, pfn: usize, to: Option<NonZero<usize>>) {
         self.0.healing.add(pfn);
         self.0.host.wake();
         // The replica may have been taken away since it was used: by a limit, by a sweep, by whoever
         // shrinks the region. It was a restore all the same.
         let owner = self.0.store.release(pfn);
+        // Part of a huge page that was given back, say: there was nothing to restore.
+        let Some(to) = to.map(NonZero::get) else {
+            pr_info!("frame {pfn:#x} was lost, and its page not in use any more\n");
+            return;
+        };
         let charged = || mm::charged_to(to).and_then(|id| self.0.groups.tracked(id));
         let Some(group) = owner.or_else(charged) else {
             return;

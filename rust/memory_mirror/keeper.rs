@@ -6,6 +6,7 @@ use super::Refusal;
 use crate::helpers;
 use crate::page_block::Frame;
 use core::marker::PhantomData;
+use core::num::NonZero;
 use kernel::{
     bindings,
     container_of,
@@ -72,8 +73,9 @@ pub trait Keeper: Send + Sync {
     ///
     /// [`Refusal::NoReplica`] if he cannot read it either.
     fn rescue(&self, pfn: usize, to: Target<'_>) -> Result<(), Refusal>;
-    /// The page was restored to another frame.
-    fn restored(&self, pfn: usize, to: usize);
+    /// The page was restored to another frame; or, without one, nobody had it any more, and only its
+    /// frame was taken out of use.
+    fn restored(&self, pfn: usize, to: Option<NonZero<usize>>);
     /// The page is lost and was not restored. It need not be one that the keeper knows.
     fn refused(&self, pfn: usize, why: Refusal);
 }
@@ -212,7 +214,7 @@ impl<K: Keeper> Registration<K> {
     /// Only to be called by the kernel, with what `new()` has registered.
     unsafe extern "C" fn restored(raw: *mut bindings::memory_mirror, pfn: c_ulong, to: c_ulong) {
         // SAFETY: As above.
-        unsafe { Self::keeper(raw) }.restored(pfn, to)
+        unsafe { Self::keeper(raw) }.restored(pfn, NonZero::new(to))
     }
 
     /// # Safety

@@ -3,7 +3,8 @@
 //! Huge pages: one dirty bit for 512 pages, or one folio for several.
 
 use crate::case::{skip, Case, Context};
-use crate::inject::Door;
+use crate::inject::{self, Door};
+use crate::kmsg::Log;
 use crate::memory::Mapping;
 use crate::pagemap::{Entry, Table};
 use crate::rig::Rig;
@@ -50,6 +51,11 @@ pub(super) const CASES: &[Case] = &[
         "mthp",
         "each page of a large folio that PTEs map has a dirty bit and a flag of its own",
         mthp,
+    ),
+    Case::new(
+        "huge_part_given_back",
+        "a lost page that nobody has any more is not restored, and not said to be: Keeper::restored()",
+        part_given_back,
     ),
     Case::new(
         "huge_unsplit",
@@ -265,6 +271,37 @@ fn mthp(cx: &Context) -> Result<()> {
         ensure!(rig.is_mirrored(page)?, "page {page} has lost the flag");
     }
     check_all(&mut rig, &[(1, 2)])
+}
+
+/// The frames of a huge page are freed together. One whose page was given back before is still part of
+/// it, with the flag and a replica.
+fn part_given_back(cx: &Context) -> Result<()> {
+    // Something is restored first, whose new frame is not to be taken for one of the other's.
+    let mut other = huge_rig(cx, "other", HUGE, false)?;
+    other.must_restore(Door::Fail, 20, 1)?;
+    other.victim.end()?;
+    let mut rig = huge_rig(cx, "given_back", HUGE, false)?;
+    let pfn = rig.frame(9)?;
+    rig.victim.call(
+        |scene, _, _| {
+            scene.mem.advise(9, 1, libc::MADV_DONTNEED)?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let flags = pagemap::flags(pfn)?;
+    ensure!(flags & pagemap::MIRRORED != 0, "not part of it any more");
+    let restored = rig.mirror.event("restored")?;
+    let mut log = Log::from_now()?;
+    inject::strike(&rig.cgroup, Door::Fail.as_str(), pfn)??;
+    ensure!(pagemap::flags(pfn)? & pagemap::HWPOISON != 0);
+    ensure!(rig.mirror.event("restored")? == restored, "counted");
+    let lines = log.lines()?;
+    let said = format!("frame {pfn:#x} was lost, and its page not in use");
+    ensure!(lines.iter().any(|line| line.contains(&said)), "{lines:?}");
+    rig.fill(9, 2)?;
+    check_all(&mut rig, &[(9, 2)])
 }
 
 /// In the victim: a pipe with a page of its memory in it, not a copy.
