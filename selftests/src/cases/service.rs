@@ -73,7 +73,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     Case::new(
         "service_heals",
-        "heal::run() and memory_mirror_reuse()",
+        "heal::run() and memory_mirror_reuse(); mirror_echo() when the error is reported again",
         heals,
     ),
     // The last: it does not come back.
@@ -339,6 +339,11 @@ fn heals(cx: &Context) -> Result<()> {
         })?;
         ensure!(pagemap::corrupted_kb()? == before);
         ensure!(pagemap::flags(old)? & pagemap::HWPOISON == 0);
+        // The same error, reported by another who was slower.
+        let echo = inject::strike(&rig.cgroup, "keep_fail", old)?;
+        let error = echo.err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(Errno::EOPNOTSUPP as i32), "{error:?}");
+        ensure!(pagemap::corrupted_kb()? == before, "an echo was believed");
     }
     ensure!(stat("not_healed")? == 0);
     Ok(())
