@@ -14,8 +14,9 @@
 //! - [`group`]: a cgroup, its settings and counters; [`groups`]: the tree of them
 //! - [`worker`]: the thread of a protected cgroup; [`track`]: one epoch of it, over all processes
 //! - [`sync`]: one page from primary to replica
-//! - [`store`]: which replica is where, and whose; [`replica`]: those of one page; [`depot`]: a place for their bytes, which is the
-//!   mirror region ([`guest_depot`], [`resize`]) or the host's pool ([`host_depot`]); [`fill_depot`]: pages that take none
+//! - [`store`]: which replica is where, and whose; [`replica`]: those of one page; [`second_replica`]: the host's, made from the
+//!   region's; [`depot`]: a place for their bytes, which is the mirror region ([`guest_depot`], [`resize`]) or the host's pool
+//!   ([`host_depot`]); [`fill_depot`]: pages that take none
 //! - [`host`]: the host's service; [`host_queue`]: one question to it; [`host_link`]: the thread that
 //!   keeps it up; [`host_place`]: where the region is on the host
 //! - [`heal`]: a broken frame comes back into use
