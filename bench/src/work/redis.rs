@@ -6,7 +6,8 @@ use super::program::{command, run, serve};
 use super::Work;
 use anyhow::{ensure, Result};
 use kmirror_selftests::wait;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -49,6 +50,11 @@ fn requests(test: &str, count: &str) -> Result<()> {
 
 impl Redis {
     pub(super) fn new(mix: Mix) -> Result<Self> {
+        // The snapshot of the mode before, which a server would load first.
+        match fs::remove_file("/tmp/dump.rdb") {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            done => done?,
+        }
         let server = command(&[
             "redis-server",
             "--port",
