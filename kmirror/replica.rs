@@ -169,10 +169,10 @@ impl Store {
             }
         };
 
-        if let (Some(Err(Why::NoHost)), Some(tenant)) =
-            (&at_host, inner.owners.tenant_mut(group.owner))
-        {
-            tenant.incomplete = true;
+        if let (Some(Ok(_)), Some(Err(Why::NoHost))) = (&at_guest, &at_host) {
+            if let Some(tenant) = inner.owners.tenant_mut(group.owner) {
+                tenant.incomplete = true;
+            }
         }
         let copied = match (at_guest, at_host) {
             (Some(Ok(guest)), None | Some(Err(Why::NoHost))) => Ok((Some(guest), None)),

@@ -207,6 +207,11 @@ impl Suite {
             last_lines(&file::read(place("L2_CONSOLE")?)?);
             println!("# {}: what QEMU has said:", self.name);
             last_lines(&file::read(place("L2_DIR")?.join("qemu"))?);
+            // Of the state of the processors at each reset, where they were; and why, if QEMU says so.
+            let resets = file::read(place("L2_DIR")?.join("resets")).unwrap_or_default();
+            let told = |line: &&str| !line.contains('=') || line.contains("IP=");
+            println!("# {}: its resets:", self.name);
+            last_lines(&resets.lines().filter(told).collect::<Vec<_>>().join("\n"));
         }
         // Skipped altogether is not failed.
         let passed = ended && matches!(status, Some("0" | "4"));
