@@ -22,7 +22,8 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-fn replica(rig: &Rig, page: u64) -> Result<u64> {
+/// The frame of the region that the replica of a page is in.
+pub(super) fn replica(rig: &Rig, page: u64) -> Result<u64> {
     let frame = rig.frame(page)?;
     let (replica, owner) = mirror::replica_of(frame)?.context("no replica is listed")?;
     ensure!(

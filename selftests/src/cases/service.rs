@@ -4,6 +4,7 @@
 //! tools/service.py, which does what it is told. Run by tools/test-service; the
 //! real service is tested in the nested rig.
 
+use super::replica::replica;
 use crate::case::{Case, Context};
 use crate::inject::{self, Door};
 use crate::kmsg::Log;
@@ -119,6 +120,13 @@ pub(crate) fn connected() -> Result<()> {
     })
 }
 
+/// Waits until there is another session than the first `sessions`.
+pub(crate) fn again(sessions: u64) -> Result<()> {
+    until("another session", BOUND * 2, || {
+        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
+    })
+}
+
 /// A victim whose replicas are in `place`, and current.
 fn rig(cx: &Context, word: &str, place: &str, pages: u64) -> Result<Rig> {
     tell(word)?;
@@ -169,10 +177,7 @@ fn both(cx: &Context) -> Result<()> {
     let mut rig = rig(cx, "no_heal", "guest+host", 16)?;
     ensure!(stat("host_used")? * 2 * crate::PAGE == rig.mirror.number("current")?);
     rig.must_restore(Door::Fail, 0, 1)?;
-    let pfn = rig.frame(1)?;
-    let Some((replica, _)) = mirror::replica_of(pfn)? else {
-        bail!("no replica in the region");
-    };
+    let replica = replica(&rig, 1)?;
     inject::strike(&rig.cgroup, "fail", replica)??;
     ensure!(rig.mirror.event("replica_lost")? == 1);
     rig.must_be_mirrored(1)?;
@@ -219,9 +224,7 @@ fn fails(cx: &Context, word: &str) -> Result<Rig> {
     let seen = rig.must_not_lie(Door::Fail, 6, 1)?;
     ensure!(seen == Seen::Lost, "restored from a service that was lost");
     tell("no_heal")?;
-    until("another session", BOUND, || {
-        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
-    })?;
+    again(sessions)?;
     rig.sync()?;
     rig.must_restore(Door::Fail, 5, 2)?;
     rig.must_restore(Door::Mce, 7, 1)?;
@@ -260,18 +263,14 @@ fn dies_both(cx: &Context) -> Result<()> {
     rig.sync()?;
     let copied = rig.mirror.stat("copied")?;
     tell("no_heal")?;
-    until("another session", BOUND, || {
-        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
-    })?;
+    again(sessions)?;
     rig.sync()?;
     // Both replicas are there again, and it was not from the pages that the second was made.
     ensure!(stat("host_used")? * 2 * crate::PAGE == rig.mirror.number("current")?);
     let copied = rig.mirror.stat("copied")? - copied;
     ensure!(copied < PAGES / 2, "{copied} pages were copied again");
     // The second is as good as the first.
-    let Some((replica, _)) = mirror::replica_of(rig.frame(9)?)? else {
-        bail!("no replica in the region");
-    };
+    let replica = replica(&rig, 9)?;
     inject::strike(&rig.cgroup, "fail", replica)??;
     rig.must_restore(Door::Fail, 9, 1)?;
     Ok(())
@@ -283,15 +282,11 @@ fn damaged_first(cx: &Context) -> Result<()> {
     rig.fill(5, 2)?;
     tell("die")?;
     rig.sync()?;
-    let Some((replica, _)) = mirror::replica_of(rig.frame(3)?)? else {
-        bail!("no replica in the region");
-    };
+    let replica = replica(&rig, 3)?;
     // Overwritten, and nobody is told: as if it had rotted.
     inject::report("silent", replica)?;
     tell("no_heal")?;
-    until("another session", BOUND, || {
-        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
-    })?;
+    again(sessions)?;
     // One epoch to find it out, and one to copy the page again.
     rig.sync()?;
     rig.sync()?;

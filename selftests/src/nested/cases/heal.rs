@@ -2,10 +2,9 @@
 
 //! Frames that the host heals, behind small pages and huge ones, and a service that dies while it does.
 
-use super::service::again;
 use crate::case::{Case, Context};
 use crate::cases::huge::huge_rig;
-use crate::cases::service::connected;
+use crate::cases::service::{again, connected};
 use crate::inject::Door;
 use crate::memory::{Mapping, Seen};
 use crate::mirror::stat;

@@ -3,7 +3,7 @@
 //! kmirrord in L1: replicas that it holds, and its end.
 
 use crate::case::{Case, Context};
-use crate::cases::service::connected;
+use crate::cases::service::{again, connected};
 use crate::memory::Seen;
 use crate::mirror::{self, stat};
 use crate::nested::port::Host;
@@ -141,13 +141,6 @@ fn lost(sessions: u64, before: u64, replicas: u64) -> Result<()> {
     })?;
     wait::until("what it held counts as lost", BOUND, || {
         Ok(stat("host_lost")? >= before + replicas)
-    })
-}
-
-/// Waits for the session after so many.
-pub(super) fn again(sessions: u64) -> Result<()> {
-    wait::until("another session", BOUND * 2, || {
-        Ok(stat("host_connected")? == 1 && stat("host_sessions")? > sessions)
     })
 }
 

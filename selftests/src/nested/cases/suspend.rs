@@ -2,8 +2,9 @@
 
 //! The machine sleeps, with all its devices, and is woken by its clock.
 
-use super::service::{again, rig};
+use super::service::rig;
 use crate::case::{skip, Case, Context};
+use crate::cases::service::again;
 use crate::file::{self, Setting};
 use crate::inject::Door;
 use crate::mirror::stat;
