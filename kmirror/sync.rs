@@ -5,7 +5,7 @@
 //! ```text
 //!   walk        PTE dirty? clear it, folio_mark_dirty() (which clears PG_mirrored)
 //!               flush the TLB
-//!   here        hot? leave it until it rests
+//!   here        hot, or new? leave it until it rests
 //!               lock the folio, set PG_mirrored, full barrier, look for references
 //!               copy, hash, publish
 //!               unlock
@@ -35,18 +35,21 @@ use kmirror_core::{on_dirty, on_dirty_huge, on_rest, Decision, Heat, Refusal};
 
 /// Decides what is to be done with pages that were handed over one after the other, before anything
 /// is: nothing else has to be known of those that are deferred, which are most where much is written.
+/// `first_dirty` is for those that are dirty and have no replica.
 ///
 /// Context: may sleep.
 pub(crate) fn decide<'a, H: Borrow<Handed<'a>>>(
     store: &Store,
     handed: impl Iterator<Item = H>,
     forced: bool,
+    first_dirty: Decision,
     decisions: &mut [Decision],
 ) {
-    // One without a replica is copied.
-    decisions.fill(Decision::Copy);
     store.reheat(
-        handed.zip(decisions),
+        handed.zip(decisions).map(|(handed, decision)| {
+            *decision = judge_first(handed.borrow(), first_dirty);
+            (handed, decision)
+        }),
         // The heat of a huge page is that of its first.
         |(handed, _)| handed.borrow().pfn(),
         |(handed, decision), heat| {
@@ -103,6 +106,16 @@ pub(crate) fn pages(
     }
 }
 
+/// Without a replica.
+fn judge_first(handed: &Handed<'_>, first_dirty: Decision) -> Decision {
+    if handed.was_dirty() && handed.count() == 1 {
+        first_dirty
+    } else {
+        Decision::Copy
+    }
+}
+
+/// With one.
 fn judge(heat: Heat, handed: &Handed<'_>, forced: bool) -> (Heat, Decision) {
     if !handed.was_dirty() {
         on_rest(heat)

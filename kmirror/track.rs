@@ -35,6 +35,8 @@ pub(crate) struct Epoch<'a> {
     pub(crate) number: u64,
     /// Somebody waits for everything to be copied.
     pub(crate) forced: bool,
+    /// What becomes of a page that is dirty and has no replica.
+    pub(crate) first_dirty: Decision,
     /// Look also at what nobody has used since the last epoch.
     pub(crate) all: bool,
     /// Where the sweep goes on.
@@ -122,7 +124,13 @@ fn address_space(
 
         let start = Instant::<Monotonic>::now();
         let store = &epoch.kmirror.store;
-        sync::decide(store, walk.handed(), epoch.forced, decisions);
+        sync::decide(
+            store,
+            walk.handed(),
+            epoch.forced,
+            epoch.first_dirty,
+            decisions,
+        );
         for (handed, &decision) in walk.handed().zip(&*decisions) {
             sync::pages(store, group, &handed, decision, done);
         }
@@ -154,6 +162,7 @@ fn page_cache(epoch: &Epoch<'_>, groups: &[Arc<Group>], done: &mut Progress) -> 
                 store,
                 core::iter::once(&handed),
                 epoch.forced,
+                epoch.first_dirty,
                 &mut decision,
             );
             sync::pages(store, group, &handed, decision[0], done);

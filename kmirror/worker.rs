@@ -18,7 +18,7 @@ use kernel_ext::{
     kthread::{Kthread, Run},
     memory_mirror, //
 };
-use kmirror_core::{next_deadline, Refusal};
+use kmirror_core::{next_deadline, on_first_dirty, Refusal};
 
 /// How far the epochs have come. They are numbered from 1.
 #[derive(Default)]
@@ -215,6 +215,7 @@ impl Run for Task {
                 root: &self.group,
                 number,
                 forced,
+                first_dirty: on_first_dirty(self.group.interval(), forced),
                 all: forced || seen != Some(cleared),
                 sweep: &mut sweep,
                 drain: forced || pinned > stuck,

@@ -58,17 +58,17 @@ def percent(share, width, digits=2):
 
 def counted(summary):
     """The table of what was measured in instructions, for people."""
-    head = f"{'workload':<15}{'mode':<17}{'slowdown':>9}{'kMemvisor':>10}{'thread':>8}"
+    head = f"{'workload':<18}{'mode':<17}{'slowdown':>9}{'kMemvisor':>10}{'thread':>8}"
     head += f"{'scan':>7}{'flush':>7}{'begin':>7}{'copy':>7}{'hash':>7}{'sweep':>7}{'books':>7}{'rest':>7}{'memcpy':>8}"
     lines = [head + f"{'copied':>8}{'coverage':>10}{'worst':>9}{'replicas':>10}"]
-    lines.append(f"{'':<51}{'of an epoch, %':>72}{'/epoch':>8}{'%':>10}{'%':>9}{'MiB':>10}")
+    lines.append(f"{'':<54}{'of an epoch, %':>72}{'/epoch':>8}{'%':>10}{'%':>9}{'MiB':>10}")
     for row in summary:
         of = row["figures"]
         if row["mode"] == "absent" or row["clock"] != "instructions":
             continue
         slow = f"{of['slowdown']:.4f}" if of["slowdown"] else "-"
         theirs = f"{KMEMVISOR[row['workload']]:.2f}" if row["workload"] in KMEMVISOR and "tracked" in row["mode"] else ""
-        line = f"{row['workload']:<15}{row['mode']:<17}{slow:>9}{theirs:>10}{percent(of.get('worker'), 8)}"
+        line = f"{row['workload']:<18}{row['mode']:<17}{slow:>9}{theirs:>10}{percent(of.get('worker'), 8)}"
         parts = of.get("parts", {})
         names = ("scan", "flush", "begin", "copy", "hash", "sweep", "accounts", "rest")
         line += "".join(percent(parts.get(name), 7) for name in names) + percent(of.get("memcpy"), 8)
@@ -89,8 +89,8 @@ def timed(rows):
             of = spread(rows, workload, mode)
             if of:
                 median, least, most, runs = of
-                lines.append(f"{workload:<15}{mode:<17}{median:>9.3f}   from {least:.3f} to {most:.3f} in {runs} runs")
-    return [f"{'workload':<15}{'mode':<17}{'slowdown':>9}   by the clock: median of the runs, least and greatest", *lines] if lines else []
+                lines.append(f"{workload:<18}{mode:<17}{median:>9.3f}   from {least:.3f} to {most:.3f} in {runs} runs")
+    return [f"{'workload':<18}{'mode':<17}{'slowdown':>9}   by the clock: median of the runs, least and greatest", *lines] if lines else []
 
 
 def probed(probes):

@@ -11,10 +11,13 @@
 //! - A page that was clean for a whole epoch is current. Heat never delays a copy beyond the first
 //!   epoch in which the page rests.
 //! - A page is copied at most once for each epoch in which it was found dirty, and a page dirty in
-//!   every epoch at most [`HOT`] times in all.
+//!   every epoch at most [`HOT`] + 1 times in all.
+//! - A page that is freed after a moment is not copied at all where epochs are short.
 //!
 //! A page that never rests is never current for long, however often it is copied; a shorter
 //! interval, in which it may rest, is what helps it.
+
+use crate::interval::Interval;
 
 /// From this heat on, a dirty page is not copied. At 2 a page that is written once in a while is
 /// copied when it is found dirty, and one found dirty a third time running waits.
@@ -25,7 +28,7 @@ pub const HOT: Heat = Heat(2);
 pub struct Heat(u8);
 
 impl Heat {
-    /// Of a page without a replica, or one that rested for long.
+    /// Of a page that was just copied for the first time, or rested for long.
     pub const COLD: Self = Self(0);
     /// It gets no hotter.
     pub const HOTTEST: Self = Self(15);
@@ -65,8 +68,20 @@ pub enum Decision {
 /// is being filled when it is first seen stays huge if it rests after that.
 pub const HOT_HUGE: Heat = Heat(1);
 
-/// A page was found dirty (and has been cleaned). One that has no replica has [`Heat::COLD`] and is
-/// copied at once.
+/// A page without a replica was found dirty (and has been cleaned): most likely it is new.
+///
+/// Much of what is new is freed soon, with the program that ends, or goes on being filled. Where the
+/// next epoch comes soon, it shows: what rests then is copied. A longer one is not worth the wait.
+#[must_use]
+pub fn on_first_dirty(interval: Interval, forced: bool) -> Decision {
+    if !forced && interval <= Interval::SHORT {
+        Decision::Defer
+    } else {
+        Decision::Copy
+    }
+}
+
+/// A page with a replica was found dirty (and has been cleaned).
 ///
 /// In an epoch that the user asked for (`mirror.sync`) every page is copied. Such an epoch begins
 /// at any moment and says nothing about how often the page is written, so the heat stays.
@@ -82,7 +97,8 @@ pub fn on_dirty(heat: Heat, forced: bool) -> (Heat, Decision) {
 }
 
 /// The same for the pages behind a huge mapping, which has one dirty bit for all of them; the heat
-/// is that of the first.
+/// is that of the first, and [`Heat::COLD`] if that has no replica. A new one is copied at once: where
+/// there is no replica, nothing could tell that it was found dirty before, and it would wait for ever.
 ///
 /// One store makes all of them stale, so a huge page that goes on being written would never be
 /// current. Read through a huge mapping, it stays huge.
@@ -113,8 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_a_replica_is_copied_at_once() {
-        assert_eq!(on_dirty(Heat::COLD, false), (Heat(1), Decision::Copy));
+    fn a_new_page_waits_for_an_epoch_that_comes_soon() {
+        let on = |ms, forced| on_first_dirty(Interval::from_ms(ms).unwrap(), forced);
+        assert_eq!(on(10, false), Decision::Defer);
+        assert_eq!(on(250, false), Decision::Defer);
+        assert_eq!(on(251, false), Decision::Copy);
+        assert_eq!(on(600_000, false), Decision::Copy);
+        assert_eq!(on(10, true), Decision::Copy);
     }
 
     #[test]
@@ -133,6 +154,7 @@ mod tests {
 
     #[test]
     fn a_huge_page_that_goes_on_being_written_is_mapped_by_ptes() {
+        // The first is copied, however soon the next epoch comes.
         let (heat, decision) = on_dirty_huge(Heat::COLD, false);
         assert_eq!(decision, Decision::Copy);
         assert_eq!(on_dirty_huge(heat, false), (heat, Decision::Split));

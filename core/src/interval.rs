@@ -13,6 +13,8 @@ impl Interval {
     pub const MIN: Self = Self(10);
     /// The longest, ten minutes.
     pub const MAX: Self = Self(600_000);
+    /// Up to here one epoch more costs a page hardly any coverage: 250 ms.
+    pub const SHORT: Self = Self(250);
     /// One second.
     pub const DEFAULT: Self = Self(1000);
 

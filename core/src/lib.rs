@@ -43,7 +43,7 @@ pub mod text;
 pub mod wire;
 
 pub use block::{Backing, Block, Entries, Entry};
-pub use epoch::{on_dirty, on_dirty_huge, on_rest, Decision, Heat};
+pub use epoch::{on_dirty, on_dirty_huge, on_first_dirty, on_rest, Decision, Heat};
 pub use fill::filling_word;
 pub use index::{ClaimError, Map, NoMemory, Replica, Replicas, Usage};
 pub use interval::{next_deadline, Deadline, Interval};

@@ -15,6 +15,7 @@ const WWW: &str = "/tmp/www";
 const PORT: u16 = 8080;
 const FILES: u64 = 100;
 const BYTES: usize = 16 << 10;
+const FILES_PER_MIB: u64 = (1 << 20) / BYTES as u64;
 /// Requests of a unit.
 const BATCH: u64 = 20;
 
@@ -31,14 +32,15 @@ http {
 ";
 
 pub(super) struct Http {
+    files: u64,
     stream: BufReader<TcpStream>,
     rng: Rng,
     body: Vec<u8>,
 }
 
-fn files() -> Result<()> {
+fn make_files(count: u64) -> Result<()> {
     fs::create_dir_all(WWW)?;
-    for file in 0..FILES {
+    for file in 0..count {
         fs::write(format!("{WWW}/{file}.bin"), vec![file as u8; BYTES])?;
     }
     Ok(())
@@ -46,16 +48,26 @@ fn files() -> Result<()> {
 
 impl Http {
     pub(super) fn nginx() -> Result<Self> {
-        files()?;
+        Self::nginx_of(FILES)
+    }
+
+    /// With so many MiB of files.
+    pub(super) fn nginx_with(mib: u64) -> Result<Self> {
+        Self::nginx_of(mib * FILES_PER_MIB)
+    }
+
+    fn nginx_of(files: u64) -> Result<Self> {
+        make_files(files)?;
         fs::write("/tmp/nginx.conf", NGINX)?;
         // What the last one has logged takes memory.
         let _ = fs::remove_file("/tmp/access.log");
         let nginx = command(&["nginx", "-c", "/tmp/nginx.conf"]);
-        Self::new(serve(nginx, || TcpStream::connect(("127.0.0.1", PORT)))?)
+        let stream = serve(nginx, || TcpStream::connect(("127.0.0.1", PORT)))?;
+        Self::new(files, stream)
     }
 
     pub(super) fn caddy() -> Result<Self> {
-        files()?;
+        make_files(FILES)?;
         let mut caddy = command(&[
             "caddy",
             "file-server",
@@ -68,12 +80,14 @@ impl Http {
             .env("HOME", "/tmp")
             .env("XDG_DATA_HOME", "/tmp")
             .env("XDG_CONFIG_HOME", "/tmp");
-        Self::new(serve(caddy, || TcpStream::connect(("127.0.0.1", PORT)))?)
+        let stream = serve(caddy, || TcpStream::connect(("127.0.0.1", PORT)))?;
+        Self::new(FILES, stream)
     }
 
-    fn new(stream: TcpStream) -> Result<Self> {
+    fn new(files: u64, stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
+            files,
             stream: BufReader::with_capacity(BYTES, stream),
             rng: Rng::new(3),
             body: vec![0; BYTES],
@@ -114,7 +128,7 @@ impl Http {
 impl Work for Http {
     fn unit(&mut self) -> Result<()> {
         (0..BATCH).try_for_each(|_| {
-            let file = self.rng.below(FILES);
+            let file = self.rng.below(self.files);
             self.fetch(file)
         })
     }

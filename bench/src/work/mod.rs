@@ -55,6 +55,9 @@ fn make(name: &str) -> Result<Box<dyn Work>> {
             ["reread", touched, mib] => {
                 Box::new(memory::Reread::new(touched.parse()?, mib.parse()?)?)
             }
+            ["nginx", mib] => Box::new(http::Http::nginx_with(mib.parse()?)?),
+            ["sqlite", "select", mib] => Box::new(sqlite::Sqlite::select_from(mib.parse()?)?),
+            ["redis", "read", mib] => Box::new(redis::Redis::read_from(mib.parse()?)?),
             _ => bail!("there is no workload {name}"),
         },
     })

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Redis with 10,000 values of 1,000 bytes, under redis-benchmark.
+//! Redis with 10,000 values of 1,000 bytes, or more of them, under redis-benchmark.
 
 use super::program::{command, run, serve};
 use super::Work;
@@ -10,6 +10,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
+
+const KEYS: u64 = 10_000;
+/// Of a value.
+const BYTES: &str = "1000";
 
 /// How long a snapshot may take, in seconds of the guest.
 const SNAPSHOT: Duration = Duration::from_secs(600);
@@ -27,11 +31,13 @@ pub(super) enum Mix {
 
 pub(super) struct Redis {
     mix: Mix,
+    /// How many there may be.
+    keys: String,
     stream: BufReader<TcpStream>,
 }
 
-/// Requests at random keys, from ten connections.
-fn requests(test: &str, count: &str) -> Result<()> {
+/// Requests at random keys, from ten connections, `at_once` from each before it waits for an answer.
+fn requests(test: &str, count: &str, keys: &str, at_once: &str) -> Result<()> {
     run(&[
         "redis-benchmark",
         "-q",
@@ -42,14 +48,26 @@ fn requests(test: &str, count: &str) -> Result<()> {
         "-c",
         "10",
         "-r",
-        "10000",
+        keys,
         "-d",
-        "1000",
+        BYTES,
+        "-P",
+        at_once,
     ])
 }
 
 impl Redis {
     pub(super) fn new(mix: Mix) -> Result<Self> {
+        Self::with(mix, KEYS, "1")
+    }
+
+    /// Nineteen reads for a write, with so many MiB of values.
+    pub(super) fn read_from(mib: u64) -> Result<Self> {
+        Self::with(Mix::ReadMostly, mib * 1024, "32")
+    }
+
+    /// Filled with so many requests at once.
+    fn with(mix: Mix, keys: u64, at_once: &str) -> Result<Self> {
         // The snapshot of the mode before, which a server would load first.
         match fs::remove_file("/tmp/dump.rdb") {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -71,11 +89,18 @@ impl Redis {
             "500",
         ]);
         let stream = serve(server, || TcpStream::connect(("127.0.0.1", 6379)))?;
-        requests("set", "30000")?;
+        // At random: of three for each key, one key in twenty has had none.
+        let (count, keys) = ((3 * keys).to_string(), keys.to_string());
+        requests("set", &count, &keys, at_once)?;
         Ok(Self {
             mix,
+            keys,
             stream: BufReader::new(stream),
         })
+    }
+
+    fn requests(&self, test: &str, count: &str) -> Result<()> {
+        requests(test, count, &self.keys, "1")
     }
 
     /// What redis answers to a command, in one piece.
@@ -95,7 +120,7 @@ impl Redis {
     fn snapshot(&mut self) -> Result<()> {
         let said = self.ask("BGSAVE")?;
         ensure!(said.starts_with("+Background saving"), "BGSAVE: {said:?}");
-        requests("set,get", "500")?;
+        self.requests("set,get", "500")?;
         wait::until("a snapshot", SNAPSHOT, || {
             let said = self.ask("INFO persistence")?;
             if said.contains("rdb_bgsave_in_progress:1") {
@@ -110,10 +135,10 @@ impl Redis {
 impl Work for Redis {
     fn unit(&mut self) -> Result<()> {
         match self.mix {
-            Mix::Even => requests("set,get", "500"),
+            Mix::Even => self.requests("set,get", "500"),
             Mix::ReadMostly => {
-                requests("get", "1900")?;
-                requests("set", "100")
+                self.requests("get", "1900")?;
+                self.requests("set", "100")
             }
             Mix::Snapshot => self.snapshot(),
         }

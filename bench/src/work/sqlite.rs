@@ -11,6 +11,8 @@ use std::fmt::Write;
 const FILE: &str = "/tmp/bench.db";
 /// Rows of the table that is selected from and updated.
 const ROWS: u64 = 20_000;
+/// Of a row of a large table, besides its numbers and keys.
+const TEXT: u64 = 1000;
 const TABLE: &str =
     "create table t (id integer primary key, n int, text text); create index t_n on t (n);\n";
 
@@ -26,9 +28,19 @@ pub(super) enum Kind {
 
 pub(super) struct Sqlite {
     kind: Kind,
+    /// In the table that is selected from and updated.
+    rows: u64,
     shell: Dialogue,
     rng: Rng,
     text: String,
+}
+
+/// So many rows, with so many digits of noise in the text of each.
+fn large_rows(count: u64, digits: u64) -> String {
+    format!(
+        "insert into t with recursive i (id) as (select 1 union all select id + 1 from i where id < {count})
+         select id, id * 7919 % {count}, 'row ' || id || ' ' || hex(randomblob({digits} / 2)) from i;\n"
+    )
 }
 
 fn rows(count: u64) -> String {
@@ -40,18 +52,30 @@ fn rows(count: u64) -> String {
 
 impl Sqlite {
     pub(super) fn new(kind: Kind) -> Result<Self> {
+        let filled = matches!(kind, Kind::Select | Kind::Update);
+        Self::with(kind, ROWS, filled.then(|| rows(ROWS)))
+    }
+
+    /// Selects from a table of so many MiB.
+    pub(super) fn select_from(mib: u64) -> Result<Self> {
+        let count = (mib << 20) / TEXT;
+        Self::with(Kind::Select, count, Some(large_rows(count, TEXT)))
+    }
+
+    fn with(kind: Kind, rows: u64, fill: Option<String>) -> Result<Self> {
         for suffix in ["", "-journal"] {
             // There is none the first time.
             let _ = std::fs::remove_file(format!("{FILE}{suffix}"));
         }
         let mut sqlite = Self {
             kind,
+            rows,
             shell: Dialogue::start(command(&["sqlite3", "-batch", FILE]))?,
             rng: Rng::new(5),
             text: String::new(),
         };
-        if matches!(kind, Kind::Select | Kind::Update) {
-            sqlite.text = TABLE.to_owned() + &rows(ROWS);
+        if let Some(fill) = fill {
+            sqlite.text = TABLE.to_owned() + &fill;
             sqlite.run()?;
         }
         Ok(sqlite)
@@ -91,7 +115,7 @@ impl Work for Sqlite {
             }
             Kind::Select => {
                 for _ in 0..100 {
-                    let id = self.rng.below(ROWS) + 1;
+                    let id = self.rng.below(self.rows) + 1;
                     writeln!(text, "select * from t where id = {id}; select count(*) from t where n between {id} and {id} + 50;")?;
                 }
                 wanted = 200;
@@ -99,7 +123,7 @@ impl Work for Sqlite {
             Kind::Update => {
                 text += "begin;\n";
                 for _ in 0..100 {
-                    let id = self.rng.below(ROWS) + 1;
+                    let id = self.rng.below(self.rows) + 1;
                     writeln!(text, "update t set n = n + 1, text = 'updated row {id}, and some more text' where id = {id};")?;
                 }
                 text += "commit;\n";

@@ -38,6 +38,11 @@ pub(super) const CASES: &[Case] = &[
         "a page that is dirty in every epoch is not copied in every epoch",
         hot,
     ),
+    Case::new(
+        "renewed_pages",
+        "a page that is always new is not copied where epochs are short",
+        renewed,
+    ),
 ];
 
 /// Many more than the victim has otherwise.
@@ -218,40 +223,31 @@ static STOP: AtomicBool = AtomicBool::new(false);
 static WRITER: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
 const HOT: u64 = 64;
 
-fn hot(cx: &Context) -> Result<()> {
-    let mut rig = Rig::synced(cx, 256)?;
+/// Starts the writer. With `renew` it gives them back meanwhile, one after the other, and so gets others.
+fn start_writer(rig: &mut Rig, renew: bool) -> Result<()> {
     rig.victim.call(
-        |scene, _, _| {
+        |scene, renew, _| {
             let mem = scene.mem;
             *WRITER.lock().unwrap() = Some(std::thread::spawn(move || {
                 let mut round = 0;
                 while !STOP.load(Ordering::Relaxed) {
+                    if renew != 0 && round % 16 == 0 {
+                        let next = round / 16 % HOT;
+                        mem.advise(next, 1, libc::MADV_DONTNEED).unwrap();
+                    }
                     (0..HOT).for_each(|page| mem.store(page, 1, round));
                     round += 1;
                 }
             }));
             Ok(0)
         },
-        0,
+        renew.into(),
         0,
     )?;
-    const EPOCHS: u64 = 40;
-    rig.mirror.set("interval_ms", "10")?;
-    let (epochs, copied) = (rig.mirror.stat("epochs")?, rig.mirror.stat("copied")?);
-    wait::until("so many epochs", wait::BOUND, || {
-        Ok(rig.mirror.stat("epochs")? >= epochs + EPOCHS)
-    })?;
-    let ran = rig.mirror.stat("epochs")? - epochs;
-    let copies = rig.mirror.stat("copied")? - copied;
-    let deferred = rig.mirror.stat("deferred")?;
-    println!("{ran} epochs, {HOT} hot pages: {copies} copies, {deferred} deferred");
-    ensure!(deferred >= HOT * EPOCHS / 4, "{deferred} deferred");
-    ensure!(
-        copies <= HOT * ran / 2,
-        "{copies} copies of pages that never rest"
-    );
+    Ok(())
+}
 
-    // When they rest they are copied.
+fn stop_writer(rig: &mut Rig) -> Result<()> {
     rig.victim.call(
         |_, _, _| {
             STOP.store(true, Ordering::Relaxed);
@@ -262,8 +258,60 @@ fn hot(cx: &Context) -> Result<()> {
         0,
         0,
     )?;
+    Ok(())
+}
+
+/// Waits for so many epochs more. How many there were, and the pages copied meanwhile.
+fn epochs(rig: &Rig, count: u64) -> Result<(u64, u64)> {
+    let (epochs, copied) = (rig.mirror.stat("epochs")?, rig.mirror.stat("copied")?);
+    wait::until("so many epochs", wait::BOUND, || {
+        Ok(rig.mirror.stat("epochs")? >= epochs + count)
+    })?;
+    Ok((
+        rig.mirror.stat("epochs")? - epochs,
+        rig.mirror.stat("copied")? - copied,
+    ))
+}
+
+fn hot(cx: &Context) -> Result<()> {
+    let mut rig = Rig::synced(cx, 256)?;
+    start_writer(&mut rig, false)?;
+    const EPOCHS: u64 = 40;
+    rig.mirror.set("interval_ms", "10")?;
+    let (ran, copies) = epochs(&rig, EPOCHS)?;
+    let deferred = rig.mirror.stat("deferred")?;
+    println!("{ran} epochs, {HOT} hot pages: {copies} copies, {deferred} deferred");
+    ensure!(deferred >= HOT * EPOCHS / 4, "{deferred} deferred");
+    ensure!(
+        copies <= HOT * ran / 2,
+        "{copies} copies of pages that never rest"
+    );
+
+    // When they rest they are copied.
+    stop_writer(&mut rig)?;
     wait::until("what was hot has been copied", wait::BOUND, || {
         Ok(rig.mirror.number("coverage")? >= 990_000)
+    })?;
+    rig.must_be_mirrored(0)?;
+    rig.must_be_mirrored(HOT - 1)
+}
+
+fn renewed(cx: &Context) -> Result<()> {
+    // Where the next epoch comes soon they wait for it, and then are others.
+    let mut rig = Rig::new(cx, HOT)?;
+    start_writer(&mut rig, true)?;
+    rig.mirror.set("interval_ms", "20")?;
+    let (ran, copies) = epochs(&rig, 40)?;
+    println!("{ran} short epochs, {HOT} pages that come and go: {copies} copies");
+    ensure!(copies <= HOT * ran / 16, "{copies} copies in {ran} epochs");
+    // A longer one is not waited for.
+    rig.mirror.set("interval_ms", "300")?;
+    let (ran, copies) = epochs(&rig, 3)?;
+    ensure!(copies >= HOT * ran / 4, "{copies} copies in {ran} epochs");
+    rig.mirror.set("interval_ms", "20")?;
+    stop_writer(&mut rig)?;
+    wait::until("what came last has been copied", wait::BOUND, || {
+        Ok(rig.mirror.number("coverage")? >= 900_000)
     })?;
     rig.must_be_mirrored(0)?;
     rig.must_be_mirrored(HOT - 1)
