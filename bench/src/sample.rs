@@ -58,7 +58,7 @@ impl Parts {
             _ if has(&["copy_mc"]) => |parts| &mut parts.copy,
             _ if has(&["hash_page", "xxh64"]) => |parts| &mut parts.hash,
             _ if has(&["memory_mirror_begin", "memory_mirror_end"]) => |parts| &mut parts.begin,
-            _ if has(&["memory_mirror_walk"]) => |parts| &mut parts.scan,
+            _ if has(&["memory_mirror_walk", "mirror_cache_"]) => |parts| &mut parts.scan,
             true if has(&["sweep"]) => |parts| &mut parts.sweep,
             true => |parts| &mut parts.accounts,
             false => return None,
@@ -227,7 +227,7 @@ mod tests {
     fn symbols() -> Symbols {
         let text = "1000 T schedule\n2000 T memory_mirror_walk\n2800 d memory_mirror_data
             3000 t flush_tlb_mm_range\n4000 T copy_mc_generic\n5000 t _RNv5sweep [kmirror]
-            6000 t _RNv4copy [kmirror]\n7000 T xxh64\n8000 T memory_mirror_begin\n9000 T xas_load";
+            6000 t _RNv4copy [kmirror]\na000 t mirror_cache_sb\n7000 T xxh64\n8000 T memory_mirror_begin\n9000 T xas_load";
         Symbols(text.lines().filter_map(Symbols::line).collect())
     }
 
@@ -246,9 +246,10 @@ mod tests {
 
     #[test]
     fn the_innermost_known_function_decides() {
-        let chains: [&[u64]; 9] = [
+        let chains: [&[u64]; 10] = [
             &[0x2010, 0x6010],
             &[0x9004, 0x2010, 0x6010],
+            &[0x9004, 0xa010, 0x6010],
             &[0x3001, 0x2010, 0x6010],
             &[0x4001, 0x6010],
             &[0x7001, 0x6010],
@@ -271,7 +272,7 @@ mod tests {
             parts.accounts,
             parts.rest,
         ];
-        assert_eq!(got, [2, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(got, [3, 1, 1, 1, 1, 1, 1, 1]);
         assert_eq!(got.iter().sum::<u64>(), chains.len() as u64);
     }
 
