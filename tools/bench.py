@@ -21,7 +21,7 @@ KERNEL = "/usr/src/linux/arch/x86/boot/bzImage"
 # Seconds of this machine that a guest may take for one line, which may be a window of some 10^10 instructions.
 BOUND = int(os.environ["TIMEOUT"])
 # Workloads that come in sizes, by the names of which is said how many MiB.
-SIZED = re.compile(r"(?:scale|reread-\d+|nginx|sqlite-select|redis-read)-(\d+)")
+SIZED = re.compile(r"(?:scale|shared|reread-\d+|nginx|sqlite-select|redis-read)-(\d+)")
 # MiB of a guest besides what a workload that comes in sizes has, and replicas of that; and what a program adds to each MiB.
 BESIDES, MORE = 1536, 1.5
 # A few instructions for a page table show only in the mean of very many epochs.
@@ -56,7 +56,7 @@ def memory(workload, settings):
     size = SIZED.fullmatch(workload)
     if not size:
         return settings["mem"], settings["region"]
-    mib = int(int(size[1]) * (1 if workload.startswith(("scale", "reread")) else MORE))
+    mib = int(int(size[1]) * (1 if workload.startswith(("scale", "shared", "reread")) else MORE))
     wanted = 2 * mib + BESIDES
     with open("/proc/meminfo", encoding="utf-8") as file:
         there = int(re.search(r"MemAvailable:\s*(\d+)", file.read())[1]) // 1024
@@ -76,7 +76,7 @@ def boot(workload, clock, settings):
         key: settings[key] for key in ("window_ms", "settle", "epochs")
     }
     modes = settings["modes"]
-    if workload.startswith("scale"):
+    if workload.startswith(("scale", "shared")):
         # Of these it is the size that makes the difference.
         modes = [mode for mode in modes if mode in ("absent", "tracked-1000")]
     if workload.startswith("reread"):

@@ -151,6 +151,8 @@ class Targets:
         self.add("2 MiB that nobody touched, to pass over", "≤ 40 instructions", untouched, lambda got: got <= 40, "{:.0f}", self.on("reread-64-64", "tracked-10"))
         small, large = (epoch(self.rows, f"scale-{mib}") for mib in (1024, 8192))
         self.add("an epoch with 8 GiB against 1 GiB", "≤ 1.2", small and large and large / small, lambda got: got <= 1.2, "{:.2f}", self.on("scale-8192"))
+        small, large = (epoch(self.rows, f"shared-{mib}") for mib in (1024, 4096))
+        self.add("an epoch with 4 GiB of shared memory against 1 GiB", "≤ 1.2", small and large and large / small, lambda got: got <= 1.2, "{:.2f}", self.on("shared-4096"))
         known = self.machine and "hashed_bytes_per_s" in self.machine
         share = self.machine["hashed_bytes_per_s"] / self.machine["memcpy_bytes_per_s"] if known else None
         self.add("copy and hash of pages against memcpy(), on the machine itself", "≥ 0.9", share, lambda got: got >= 0.9)

@@ -55,7 +55,7 @@ def bar(axes, at, height, cost, colour, digits):
 def slowdowns(summary, folder):
     """Bars, with kMemvisor's figure beside them."""
     by = {(row["workload"], row["mode"]): row["figures"]["slowdown"] for row in summary}
-    by = {key: cost for key, cost in by.items() if cost and interval(key[1]) is not None and key[0].split("-")[0] not in ("scale", "reread")}
+    by = {key: cost for key, cost in by.items() if cost and interval(key[1]) is not None and key[0].split("-")[0] not in ("scale", "shared", "reread")}
     names = ordered({name for name, _ in by})
     if not names:
         return
@@ -83,7 +83,7 @@ def slowdowns(summary, folder):
 def coverages(summary, folder):
     """Coverage against the interval."""
     figure, axes = plt.subplots(figsize=(8, 4.5))
-    covered = [row for row in summary if "coverage" in row["figures"] and row["workload"].split("-")[0] not in ("scale", "reread")]
+    covered = [row for row in summary if "coverage" in row["figures"] and row["workload"].split("-")[0] not in ("scale", "shared", "reread")]
     for name in ordered({row["workload"] for row in covered}):
         points = sorted(
             (row["interval_ms"], 100 * row["figures"]["coverage"])

@@ -6,9 +6,10 @@
 use super::Work;
 use crate::peer;
 use crate::tenant::REGISTER;
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use kmirror_selftests::rng::Rng;
 use kmirror_selftests::{PAGE, PAGE_SIZE};
+use nix::errno::Errno;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -73,9 +74,33 @@ impl Work for SequentialRead {
     }
 }
 
+/// The same, shared with whoever is forked, as PostgreSQL's buffers are.
+fn shared(pages: usize) -> Result<&'static [AtomicU64]> {
+    // SAFETY: The kernel chooses a place where nothing is.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            pages * PAGE_SIZE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(Errno::last()).context("shared memory");
+    }
+    // SAFETY: The mapping is aligned, as long as this, all zeros at first, and never taken away.
+    let memory = unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), pages * WORDS) };
+    for (word, at) in memory.iter().zip(1..) {
+        word.store(at, Relaxed);
+    }
+    Ok(memory)
+}
+
 /// Writes memory, word by word.
 pub(super) struct SequentialWrite {
-    memory: Vec<AtomicU64>,
+    memory: &'static [AtomicU64],
     pages: usize,
     turn: usize,
 }
@@ -92,6 +117,16 @@ impl SequentialWrite {
         Self::of(PAGES, mib * MIB)
     }
 
+    /// As `among()`, with memory that is shared.
+    pub(super) fn among_shared(mib: usize) -> Result<Self> {
+        ensure!(mib * MIB >= PAGES, "{mib} MiB are less than are written");
+        Ok(Self {
+            memory: shared(mib * MIB)?,
+            pages: PAGES,
+            turn: 0,
+        })
+    }
+
     /// Less work of the same kind.
     pub(super) fn small() -> Result<Self> {
         Self::of(2 * PART, 2 * PART)
@@ -99,7 +134,8 @@ impl SequentialWrite {
 
     fn of(pages: usize, there: usize) -> Result<Self> {
         Ok(Self {
-            memory: filled(there, |word| word)?,
+            // Until the process ends.
+            memory: filled(there, |word| word)?.leak(),
             pages,
             turn: 0,
         })
@@ -108,7 +144,7 @@ impl SequentialWrite {
 
 impl Work for SequentialWrite {
     fn unit(&mut self) -> Result<()> {
-        for (word, at) in part(&self.memory, self.pages, self.turn).iter().zip(1..) {
+        for (word, at) in part(self.memory, self.pages, self.turn).iter().zip(1..) {
             // Pages of one value over and over would take no replica.
             word.store(self.turn as u64 + at, Relaxed);
         }

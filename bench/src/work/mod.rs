@@ -52,6 +52,7 @@ fn make(name: &str) -> Result<Box<dyn Work>> {
         "same-filled" => Box::new(memory::Reread::same_filled()?),
         _ => match sizes(name)[..] {
             ["scale", mib] => Box::new(memory::SequentialWrite::among(mib.parse()?)?),
+            ["shared", mib] => Box::new(memory::SequentialWrite::among_shared(mib.parse()?)?),
             ["reread", touched, mib] => {
                 Box::new(memory::Reread::new(touched.parse()?, mib.parse()?)?)
             }

@@ -298,9 +298,20 @@ fn hot(cx: &Context) -> Result<()> {
 
 fn renewed(cx: &Context) -> Result<()> {
     // Where the next epoch comes soon they wait for it, and then are others.
-    let mut rig = Rig::new(cx, HOT)?;
-    start_writer(&mut rig, true)?;
+    let mut rig = Rig::new(cx, 1)?;
     rig.mirror.set("interval_ms", "20")?;
+    rig.sync()?;
+    // In frames of which no epoch has made a replica.
+    let addr = rig.victim.call(
+        |scene, _, _| {
+            scene.mem = Mapping::untouched(HOT)?;
+            Ok(scene.mem.addr(0))
+        },
+        0,
+        0,
+    )?;
+    rig.victim.mem = Mapping::at(addr, HOT);
+    start_writer(&mut rig, true)?;
     let (ran, copies) = epochs(&rig, 40)?;
     println!("{ran} short epochs, {HOT} pages that come and go: {copies} copies");
     ensure!(copies <= HOT * ran / 16, "{copies} copies in {ran} epochs");

@@ -163,30 +163,28 @@ fn written_around(cx: &Context) -> Result<()> {
     Ok(())
 }
 
-fn dropped(cx: &Context) -> Result<()> {
+/// All replicas go, and there is no room for others for so many epochs.
+fn without_room(cx: &Context, for_epochs: u64, door: Door) -> Result<()> {
     let mut rig = resting(cx)?;
     rig.mirror.set("max", "0")?;
+    if for_epochs > 0 {
+        epochs(&rig, for_epochs)?;
+    }
     rig.must_not_be_mirrored(PAGES / 2)?;
     rig.mirror.set("max", "max")?;
     epochs(&rig, 2)?;
     for page in (50..PAGES).step_by(512) {
         rig.must_be_mirrored(page)?;
     }
-    rig.must_restore(Door::Mce, PAGES / 2, 1)?;
+    rig.must_restore(door, PAGES / 2, 1)?;
     Ok(())
 }
 
+fn dropped(cx: &Context) -> Result<()> {
+    without_room(cx, 0, Door::Mce)
+}
+
 fn refused(cx: &Context) -> Result<()> {
-    let mut rig = resting(cx)?;
-    rig.mirror.set("max", "0")?;
-    // All that has to be known of the pages that were dropped is known after these.
-    epochs(&rig, 2)?;
-    rig.must_not_be_mirrored(PAGES / 2)?;
-    rig.mirror.set("max", "max")?;
-    epochs(&rig, 2)?;
-    for page in (50..PAGES).step_by(512) {
-        rig.must_be_mirrored(page)?;
-    }
-    rig.must_restore(Door::Fail, PAGES / 2, 1)?;
-    Ok(())
+    // All that has to be known of the pages that were dropped is known after two.
+    without_room(cx, 2, Door::Fail)
 }

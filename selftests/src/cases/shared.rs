@@ -7,8 +7,8 @@ use crate::inject::{self, Door};
 use crate::memory::{image, Mapping, Seen};
 use crate::rig::Rig;
 use crate::victim::{Scene, Victim};
-use crate::{pagemap, PAGE_SIZE};
-use anyhow::{ensure, Result};
+use crate::{pagemap, wait, PAGE_SIZE};
+use anyhow::{ensure, Context as _, Result};
 use nix::sys::memfd::{memfd_create, MemFdCreateFlag};
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -34,6 +34,11 @@ pub(super) const CASES: &[Case] = &[
         "shared_unmapped",
         "unmapping a dirty page clears its flag, and that of no other page",
         unmapped,
+    ),
+    Case::new(
+        "shared_left",
+        "shared memory that still waits for its copy when it is unmapped gets it all the same",
+        left,
     ),
 ];
 
@@ -77,9 +82,8 @@ fn map(scene: &mut Scene, kind: Kind) -> Result<()> {
     scene.map_file(file, PAGES)
 }
 
-/// A victim whose memory is shared, and current.
-fn rig(cx: &Context, kind: Kind) -> Result<Rig> {
-    let mut rig = Rig::named(cx, &format!("{kind:?}"), 1)?;
+/// Gives the victim other memory, which is shared, and fills it.
+fn share(rig: &mut Rig, kind: Kind) -> Result<()> {
     let addr = rig.victim.call(
         |scene, kind, _| {
             map(scene, KINDS[kind as usize])?;
@@ -90,6 +94,13 @@ fn rig(cx: &Context, kind: Kind) -> Result<Rig> {
         0,
     )?;
     rig.victim.mem = Mapping::at(addr, PAGES);
+    Ok(())
+}
+
+/// A victim whose memory is shared, and current.
+fn rig(cx: &Context, kind: Kind) -> Result<Rig> {
+    let mut rig = Rig::named(cx, &format!("{kind:?}"), 1)?;
+    share(&mut rig, kind)?;
     rig.sync()?;
     for page in 0..PAGES {
         rig.must_be_mirrored(page)?;
@@ -189,6 +200,11 @@ fn foreign(cx: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Whether the page in this frame has the flag, mapped or not.
+fn flag(frame: u64) -> Result<bool> {
+    Ok(pagemap::flags(frame)? & pagemap::MIRRORED != 0)
+}
+
 fn unmapped(cx: &Context) -> Result<()> {
     let mut rig = rig(cx, Kind::Memfd)?;
     rig.fill(0, 2)?;
@@ -202,7 +218,6 @@ fn unmapped(cx: &Context) -> Result<()> {
         0,
         0,
     )?;
-    let flag = |frame| anyhow::Ok(pagemap::flags(frame)? & pagemap::MIRRORED != 0);
     ensure!(!flag(frames[0])?, "a page unmapped dirty is mirrored");
     ensure!(flag(frames[1])?, "a page unmapped clean is not mirrored");
     // Not mapped by anybody, it is restored all the same.
@@ -213,5 +228,39 @@ fn unmapped(cx: &Context) -> Result<()> {
     ensure!(rig.frame(1)? != frames[1], "still the broken frame");
     ensure!(rig.counters()?.restored == 1);
     ensure!(rig.mem().len() == PAGES as usize * PAGE_SIZE);
+    Ok(())
+}
+
+fn left(cx: &Context) -> Result<()> {
+    let mut rig = Rig::new(cx, 1)?;
+    // The epoch that begins with the mode would copy at once.
+    rig.sync()?;
+    share(&mut rig, Kind::Memfd)?;
+    let deferred = rig.mirror.stat("deferred")?;
+    // An epoch finds that it was written, and leaves it to the next. No dirty bit is left. (But for
+    // frames that have had other replicas before.)
+    rig.mirror.set("interval_ms", "250")?;
+    wait::until("the new pages are left to rest", wait::BOUND, || {
+        Ok(rig.mirror.stat("deferred")? >= deferred + PAGES / 2)
+    })
+    .with_context(|| rig.mirror.get("stat").unwrap_or_default())?;
+    let frames = (0..PAGES).map(|page| rig.frame(page));
+    let frames = frames.collect::<Result<Vec<u64>>>()?;
+    rig.victim.call(
+        |scene, _, _| {
+            scene.mem.unmap()?;
+            Ok(0)
+        },
+        0,
+        0,
+    )?;
+    let epochs = rig.mirror.stat("epochs")?;
+    wait::until("what was left is copied", wait::BOUND, || {
+        let flags = frames.iter().map(|&frame| flag(frame));
+        Ok(flags.collect::<Result<Vec<_>>>()?.into_iter().all(|is| is))
+    })?;
+    // If nobody had told, it would have been looked at when everything is, once in 64.
+    let took = rig.mirror.stat("epochs")? - epochs;
+    ensure!(took < 8, "copied after {took} epochs");
     Ok(())
 }
