@@ -227,7 +227,8 @@ mod tests {
     fn symbols() -> Symbols {
         let text = "1000 T schedule\n2000 T memory_mirror_walk\n2800 d memory_mirror_data
             3000 t flush_tlb_mm_range\n4000 T copy_mc_generic\n5000 t _RNv5sweep [kmirror]
-            6000 t _RNv4copy [kmirror]\na000 t mirror_cache_sb\n7000 T xxh64\n8000 T memory_mirror_begin\n9000 T xas_load";
+            6000 t _RNv4copy [kmirror]\n7000 T xxh64\n8000 T memory_mirror_begin\n9000 T xas_load
+            a000 t mirror_cache_sb";
         Symbols(text.lines().filter_map(Symbols::line).collect())
     }
 
