@@ -15,6 +15,7 @@ use kernel::{
 use kernel_ext::{
     cgroup::{Cgroup, Lifetime, LifetimeEvent},
     kobject::{Dir, Parent},
+    memory_mirror::Tracking,
     notifier::Handler, //
 };
 use kmirror_core::{Mode, Place};
@@ -157,12 +158,15 @@ impl Groups {
     fn dispose(&self, kmirror: &Kmirror, node: Node) {
         let Node { group, dir } = node;
         // First the worker, which also wakes those who wait for it in `mirror.sync`: the removal of
-        // the directory waits for them.
-        drop(group.worker.lock().take());
+        // the directory waits for them. Its pages have the flag until the end.
+        let worker = group.worker.lock().take();
+        let tracking = worker.as_ref().map(|_| Tracking::start());
+        drop(worker);
         drop(dir);
         // One who was in `mirror.mode` may have started another. There is no file for that now.
         drop(group.worker.lock().take());
         kmirror.store.evict(group.owner);
+        drop(tracking);
     }
 
     /// Removes everything, children before their parents.

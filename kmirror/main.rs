@@ -31,7 +31,8 @@
 //! ```text
 //! cgroup_mutex       the kernel's, around the lifetime notifier
 //!   control          who may change modes
-//!     worker         of one group; held while its thread is waited for
+//!     worker         of one group; held while its thread is waited for; the kernel's lock of CPU
+//!                    hotplug within, where pages begin or cease to be tracked
 //!       signal       of one group: what its thread is to do
 //!     tree           the list of groups
 //!       folio lock   of the page that is copied or restored
@@ -211,7 +212,7 @@ impl kernel::Module for Module {
             RegionDir(kmirror.clone()),
             GFP_KERNEL,
         )?;
-        // Before any page can get PG_mirrored: from here on it is cleared where it has to be.
+        // Before there can be a replica to be asked for.
         let recovery = KBox::pin_init(
             memory_mirror::Registration::new(Recovery(kmirror.clone())),
             GFP_KERNEL,

@@ -16,7 +16,7 @@ use kernel::{
 };
 use kernel_ext::{
     kthread::{Kthread, Run},
-    memory_mirror, //
+    memory_mirror::{self, Tracking}, //
 };
 use kmirror_core::{next_deadline, on_first_dirty, Refusal};
 
@@ -148,8 +148,10 @@ fn nanos(since: Instant<Monotonic>) -> u64 {
 /// The thread, as long as this is not dropped.
 pub(crate) struct Worker {
     signal: Arc<Signal>,
-    // Dropped last, which waits for the thread.
+    // Dropping it waits for the thread.
     thread: Option<Kthread>,
+    /// Dropped last. By then no page has the flag, but those that are tracked by another.
+    _tracking: Tracking,
 }
 
 struct Task {
@@ -176,6 +178,7 @@ impl Worker {
         let mut worker = Self {
             signal,
             thread: None,
+            _tracking: Tracking::start(),
         };
         // If this fails, dropping `worker` takes back what was said above.
         worker.thread = Some(Kthread::spawn(&name, task)?);

@@ -65,6 +65,33 @@ impl Refusal {
     }
 }
 
+/// As long as there is one, pages may have `PG_mirrored`: the kernel clears it where it has to be.
+///
+/// # Invariants
+///
+/// `memory_mirror_track(true)` was called for it, and has not been undone.
+pub struct Tracking(());
+
+impl Tracking {
+    /// From here on pages may be begun.
+    ///
+    /// Context: may sleep. Takes the kernel's lock of CPU hotplug.
+    pub fn start() -> Self {
+        // SAFETY: Calls nest, and this one is undone when the value is dropped.
+        unsafe { bindings::memory_mirror_track(true) };
+        // INVARIANT: See above.
+        Self(())
+    }
+}
+
+impl Drop for Tracking {
+    /// No page has `PG_mirrored` any more because of whom this was for.
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant it has been called, and not undone.
+        unsafe { bindings::memory_mirror_track(false) };
+    }
+}
+
 /// Whether the page in this frame has `PG_mirrored`, at this moment.
 pub fn is_mirrored(pfn: usize) -> bool {
     // SAFETY: Any number will do.
