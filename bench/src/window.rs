@@ -11,6 +11,9 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use std::time::Duration;
 
+/// What all first copies together may take, at least.
+const FIRST: Duration = Duration::from_secs(30);
+
 /// The counters of `mirror.stat` that grow with work.
 const COUNTERS: [&str; 7] = [
     "epochs", "late", "scanned", "copied", "deferred", "scan_ns", "copy_ns",
@@ -110,7 +113,10 @@ impl Meter {
     ) -> Result<Effort> {
         // The thread was started just now, so that these are the first.
         let nothing = Reading::default();
-        for _ in 0..epochs * 50 {
+        // However short the interval is, the first copies take as long as they do.
+        let least = FIRST.as_nanos() / interval.as_nanos().max(1);
+        let least = u64::try_from(least)?;
+        for _ in 0..(epochs * 50).max(least) {
             tenant.work(interval)?;
             let now = self.read()?.since(&nothing);
             if now.epochs >= epochs {
