@@ -19,6 +19,8 @@ const ANON: u64 = 1 << 12;
 const SWAPBACKED: u64 = 1 << 14;
 const HUGE: u64 = 1 << 17;
 const NOPAGE: u64 = 1 << 20;
+/// Of the mirror region, which says by that that it can be taken offline.
+const OFFLINE: u64 = 1 << 23;
 const PGTABLE: u64 = 1 << 26;
 
 /// Frames of a block of the mirror region.
@@ -122,7 +124,9 @@ impl Census {
         let flags = words(&self.flags, self.end())?;
         Ok((0..)
             .zip(flags.chunks_exact(BLOCK as usize))
-            .filter(|(block, flags)| before.contains(block) && flags.iter().all(|&bits| bits == 0))
+            .filter(|(block, flags)| {
+                before.contains(block) && flags.iter().all(|&bits| bits & !OFFLINE == 0)
+            })
             .map(|(block, _)| block)
             .collect())
     }
