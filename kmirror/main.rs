@@ -50,8 +50,9 @@
 //!
 //! `mf_mutex` and `mirror_sem`, which the kernel holds when it asks for a replica, come before
 //! `tree`; `mirror_cache_lock` and `s_umount`, which it holds when it hands over pages of the page
-//! cache, before `folio lock`. A thread never takes `control` or `worker`, so it can be waited for under them. None of
-//! these locks is held while a directory of sysfs is removed, which waits for those who are in its
+//! cache, before `folio lock`. A thread never takes `control` or `worker`, so it can be waited for
+//! under them. None of these locks is held while a directory of sysfs is removed, which waits for
+//! those who are in its
 //! files; these may take all of them but `cgroup_mutex`.
 
 #![forbid(unsafe_code)]
