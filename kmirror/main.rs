@@ -52,8 +52,7 @@
 //! `tree`; `mirror_cache_lock` and `s_umount`, which it holds when it hands over pages of the page
 //! cache, before `folio lock`. A thread never takes `control` or `worker`, so it can be waited for
 //! under them. None of these locks is held while a directory of sysfs is removed, which waits for
-//! those who are in its
-//! files; these may take all of them but `cgroup_mutex`.
+//! those who are in its files; these may take all of them but `cgroup_mutex`.
 
 #![forbid(unsafe_code)]
 
