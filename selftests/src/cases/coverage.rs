@@ -247,7 +247,8 @@ fn start_writer(rig: &mut Rig, renew: bool) -> Result<()> {
     Ok(())
 }
 
-fn stop_writer(rig: &mut Rig) -> Result<()> {
+/// Stops the writer. What has come to rest is copied, so that at least `ppm` are covered.
+fn rest(rig: &mut Rig, ppm: u64) -> Result<()> {
     rig.victim.call(
         |_, _, _| {
             STOP.store(true, Ordering::Relaxed);
@@ -258,7 +259,11 @@ fn stop_writer(rig: &mut Rig) -> Result<()> {
         0,
         0,
     )?;
-    Ok(())
+    wait::until("what rests has been copied", wait::BOUND, || {
+        Ok(rig.mirror.number("coverage")? >= ppm)
+    })?;
+    rig.must_be_mirrored(0)?;
+    rig.must_be_mirrored(HOT - 1)
 }
 
 /// Waits for so many epochs more. How many there were, and the pages copied meanwhile.
@@ -288,12 +293,7 @@ fn hot(cx: &Context) -> Result<()> {
     );
 
     // When they rest they are copied.
-    stop_writer(&mut rig)?;
-    wait::until("what was hot has been copied", wait::BOUND, || {
-        Ok(rig.mirror.number("coverage")? >= 990_000)
-    })?;
-    rig.must_be_mirrored(0)?;
-    rig.must_be_mirrored(HOT - 1)
+    rest(&mut rig, 990_000)
 }
 
 fn renewed(cx: &Context) -> Result<()> {
@@ -320,10 +320,5 @@ fn renewed(cx: &Context) -> Result<()> {
     let (ran, copies) = epochs(&rig, 3)?;
     ensure!(copies >= HOT * ran / 4, "{copies} copies in {ran} epochs");
     rig.mirror.set("interval_ms", "20")?;
-    stop_writer(&mut rig)?;
-    wait::until("what came last has been copied", wait::BOUND, || {
-        Ok(rig.mirror.number("coverage")? >= 900_000)
-    })?;
-    rig.must_be_mirrored(0)?;
-    rig.must_be_mirrored(HOT - 1)
+    rest(&mut rig, 900_000)
 }
