@@ -3,7 +3,7 @@
 //! What kmirror shows and takes in sysfs.
 
 use crate::cgroup::Cgroup;
-use crate::file;
+use crate::{file, wait};
 use anyhow::{Context, Result};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,18 @@ impl Mirror {
     /// Runs an epoch that copies everything.
     pub fn sync(&self) -> Result<()> {
         self.set("sync", "1")
+    }
+
+    /// Waits until `count` epochs more have ended. How many it were, which may be more. The first
+    /// may have begun before the call.
+    pub fn wait_epochs(&self, count: u64) -> Result<u64> {
+        let before = self.stat("epochs")?;
+        let mut more = 0;
+        wait::until("more epochs", wait::BOUND, || {
+            more = self.stat("epochs")? - before;
+            Ok(more >= count)
+        })?;
+        Ok(more)
     }
 
     /// A number of mirror.stat.

@@ -50,10 +50,7 @@ fn hotplug(cx: &Context) -> Result<()> {
         for page in 0..64 {
             rig.fill(page, version)?;
         }
-        let seen = rig.mirror.stat("epochs")?;
-        wait::until("two epochs", wait::BOUND, || {
-            Ok(rig.mirror.stat("epochs")? >= seen + 2)
-        })?;
+        rig.mirror.wait_epochs(2)?;
         rig.sync()?;
         rig.must_restore(Door::ALL[round as usize % Door::ALL.len()], round, version)?;
         rig.must_be(100 + round, 1)?;

@@ -164,10 +164,7 @@ fn background(cx: &Context) -> Result<()> {
     rig.fill(3, 2)?;
     // The flag says nothing, it may be of the moment before the store. Of three epochs that end
     // after it, the second has begun after it.
-    let epochs = rig.mirror.stat("epochs")?;
-    wait::until("three more epochs", wait::BOUND, || {
-        Ok(rig.mirror.stat("epochs")? >= epochs + 3)
-    })?;
+    rig.mirror.wait_epochs(3)?;
     rig.must_restore(Door::Fail, 3, 2)?;
     Ok(())
 }
@@ -260,22 +257,17 @@ fn rest(rig: &mut Rig, ppm: u64) -> Result<()> {
         0,
     )?;
     wait::until("what rests has been copied", wait::BOUND, || {
-        Ok(rig.mirror.number("coverage")? >= ppm)
-    })?;
-    rig.must_be_mirrored(0)?;
-    rig.must_be_mirrored(HOT - 1)
+        let covered = rig.mirror.number("coverage")? >= ppm;
+        Ok(covered && rig.is_mirrored(0)? && rig.is_mirrored(HOT - 1)?)
+    })
+    .with_context(|| rig.mirror.get("stat").unwrap_or_default())
 }
 
-/// Waits for so many epochs more. How many there were, and the pages copied meanwhile.
+/// Waits for so many epochs more. How many it were, and the pages copied meanwhile.
 fn epochs(rig: &Rig, count: u64) -> Result<(u64, u64)> {
-    let (epochs, copied) = (rig.mirror.stat("epochs")?, rig.mirror.stat("copied")?);
-    wait::until("so many epochs", wait::BOUND, || {
-        Ok(rig.mirror.stat("epochs")? >= epochs + count)
-    })?;
-    Ok((
-        rig.mirror.stat("epochs")? - epochs,
-        rig.mirror.stat("copied")? - copied,
-    ))
+    let copied = rig.mirror.stat("copied")?;
+    let ran = rig.mirror.wait_epochs(count)?;
+    Ok((ran, rig.mirror.stat("copied")? - copied))
 }
 
 fn hot(cx: &Context) -> Result<()> {

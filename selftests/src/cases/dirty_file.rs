@@ -177,9 +177,7 @@ fn rests(cx: &Context) -> Result<()> {
         // If nobody had told, it would have been looked at when everything is, once in 64.
         let took = rig.mirror.stat("epochs")? - epochs;
         ensure!(took < 16, "copied after {took} epochs");
-        wait::until("nothing is stale", wait::BOUND, || {
-            Ok(rig.mirror.stat("epochs")? >= epochs + took + 8)
-        })?;
+        rig.mirror.wait_epochs(8)?;
     }
     strike(&rig, frames[3], Door::Fail)?;
     must_be(&disk, 3, 5)

@@ -47,20 +47,12 @@ pub(super) const CASES: &[Case] = &[
 /// 16 page tables, and a part of two more.
 const PAGES: u64 = 16 * 512;
 
-/// Waits for `count` epochs that have begun after this call.
-fn epochs(rig: &Rig, count: u64) -> Result<()> {
-    let now = rig.mirror.stat("epochs")?;
-    wait::until("more epochs", wait::BOUND, || {
-        Ok(rig.mirror.stat("epochs")? > now + count)
-    })
-}
-
 /// Page-table entries looked at in each epoch, as things are.
 fn scanned(rig: &Rig) -> Result<u64> {
     let both =
         || -> Result<(u64, u64)> { Ok((rig.mirror.stat("scanned")?, rig.mirror.stat("epochs")?)) };
     let before = both()?;
-    epochs(rig, 4)?;
+    rig.mirror.wait_epochs(5)?;
     let after = both()?;
     Ok((after.0 - before.0) / (after.1 - before.1))
 }
@@ -89,7 +81,7 @@ fn passed_over(cx: &Context) -> Result<()> {
     }
     // The dirty bit is there, whoever looks at it.
     rig.must_not_lie(Door::Fail, 100, 2)?;
-    epochs(&rig, 2)?;
+    rig.mirror.wait_epochs(3)?;
     for (page, door) in (612..PAGES).step_by(512).zip(Door::ALL.into_iter().cycle()) {
         rig.must_restore(door, page, 2)?;
     }
@@ -108,10 +100,10 @@ fn waits(cx: &Context) -> Result<()> {
         for page in pages() {
             rig.fill(page, version)?;
         }
-        epochs(&rig, 0)?;
+        rig.mirror.wait_epochs(1)?;
     }
     // One epoch finds them dirty and leaves them, the next finds them clean and copies them.
-    epochs(&rig, 2)?;
+    rig.mirror.wait_epochs(3)?;
     for page in pages() {
         rig.must_be_mirrored(page)?;
     }
@@ -132,17 +124,17 @@ fn parts(cx: &Context) -> Result<()> {
         0,
         0,
     )?;
-    epochs(&rig, 4)?;
+    rig.mirror.wait_epochs(5)?;
     for version in 2..6 {
         for page in (100..PAGES - 200).step_by(200) {
             rig.fill(page, version)?;
         }
-        epochs(&rig, 3)?;
+        rig.mirror.wait_epochs(4)?;
         for page in (100..PAGES - 200).step_by(200) {
             rig.must_be_mirrored(page)?;
         }
         // And they rest.
-        epochs(&rig, 12)?;
+        rig.mirror.wait_epochs(13)?;
     }
     rig.must_restore(Door::Fail, 300, 5)?;
     Ok(())
@@ -168,11 +160,11 @@ fn without_room(cx: &Context, for_epochs: u64, door: Door) -> Result<()> {
     let mut rig = resting(cx)?;
     rig.mirror.set("max", "0")?;
     if for_epochs > 0 {
-        epochs(&rig, for_epochs)?;
+        rig.mirror.wait_epochs(for_epochs + 1)?;
     }
     rig.must_not_be_mirrored(PAGES / 2)?;
     rig.mirror.set("max", "max")?;
-    epochs(&rig, 2)?;
+    rig.mirror.wait_epochs(3)?;
     for page in (50..PAGES).step_by(512) {
         rig.must_be_mirrored(page)?;
     }

@@ -6,7 +6,6 @@ use crate::case::{skip, Case, Context};
 use crate::file::{self, Setting};
 use crate::inject::Door;
 use crate::rig::Rig;
-use crate::wait;
 use anyhow::Result;
 use std::path::Path;
 
@@ -39,10 +38,7 @@ fn over(cx: &Context, sleep: impl Fn() -> Result<()>) -> Result<()> {
             rig.fill(page, version)?;
         }
         sleep()?;
-        let seen = rig.mirror.stat("epochs")?;
-        wait::until("two epochs", wait::BOUND, || {
-            Ok(rig.mirror.stat("epochs")? >= seen + 2)
-        })?;
+        rig.mirror.wait_epochs(2)?;
         rig.sync()?;
         for (page, door) in (version * 32..).zip(Door::ALL) {
             rig.must_restore(door, page, version)?;

@@ -137,10 +137,7 @@ fn under_load(cx: &Context) -> Result<()> {
         0,
         0,
     )?;
-    let epochs = rig.mirror.stat("epochs")?;
-    wait::until("the worker is at work", wait::BOUND, || {
-        Ok(rig.mirror.stat("epochs")? > epochs + 3)
-    })?;
+    rig.mirror.wait_epochs(4)?;
 
     // Somebody asks for epochs all the time; that does not keep the module, and ends with it.
     let mirror = rig.mirror.clone();

@@ -9,7 +9,6 @@ use crate::file::{self, Setting};
 use crate::inject::Door;
 use crate::mirror::stat;
 use crate::rig::Rig;
-use crate::wait::{self, BOUND};
 use anyhow::{ensure, Result};
 
 pub(super) const CASES: &[Case] = &[Case::new(
@@ -75,10 +74,7 @@ fn suspend(cx: &Context) -> Result<()> {
     rig.mirror.set("interval_ms", "10")?;
     (16..PAGES).try_for_each(|page| rig.fill(page, 3))?;
     sleep()?;
-    let seen = rig.mirror.stat("epochs")?;
-    wait::until("two epochs", BOUND, || {
-        Ok(rig.mirror.stat("epochs")? >= seen + 2)
-    })?;
+    rig.mirror.wait_epochs(2)?;
     again(sessions + 1)?;
     rig.sync()?;
     must_survive(&mut rig, 16, 3)
