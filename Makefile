@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # Taken over by the tools; `make help` tells what each is.
 export RUN HOST GUEST FILES MEM CPUS APPEND TIMEOUT DEBUG KDIR TESTS MODEL TRAIL DEBIAN_MIRROR KMIRROR_CACHE
 export TRIALS TRIALS_PER_CLASS CLASSES WITHOUT SEED JOBS ROUNDS DOOR RESUME MINUTES REPLAY
-export WORKLOADS MODES CLOCKS RUNS EPOCHS SETTLE WINDOW_MS REGION KEEP
+export WORKLOADS MODES CLOCKS RUNS TURNS EPOCHS SETTLE WINDOW_MS REGION KEEP
 
 .PHONY: modules tools check series guards model vm vm-nested test test-service test-nested soak fuzz demo survival bench kernel update rust-analyzer clean distclean help
 

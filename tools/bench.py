@@ -83,8 +83,8 @@ def boot(workload, clock, settings):
         modes, words["epochs"] = REREAD["modes"], REREAD["epochs"]
     words["modes"] = ",".join(modes)
     if clock == "instructions":
-        # What is counted is the same each time.
-        words["runs"] = 1
+        # What is counted is the same each time, but for programs that wait for each other.
+        words["runs"] = settings["turns"]
     else:
         # As many epochs as show what one costs: here it is runs that are wanted.
         words |= {"runs": settings["runs"], "settle": min(2, int(settings["settle"])), "epochs": min(2, int(settings["epochs"]))}
@@ -209,7 +209,7 @@ class Results:
 
 
 def main():
-    settings = {key: os.environ[key.upper()] for key in ("mem", "region", "window_ms", "settle", "epochs", "runs")}
+    settings = {key: os.environ[key.upper()] for key in ("mem", "region", "window_ms", "settle", "epochs", "runs", "turns")}
     settings["modes"] = os.environ["MODES"].split()
     workloads = os.environ["WORKLOADS"].split()
     results = Results(settings)

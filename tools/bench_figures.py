@@ -34,15 +34,27 @@ def cost(row):
     return row["ns"] / row["units"]
 
 
-def slowdown(rows, row):
+def slowdown(row):
     """Against the same work without kmirror, in the same boot and run."""
-    base = rows.get((row["workload"], "absent", row["clock"], row["run"]))
-    return cost(row) / cost(base) if base else None
+    return cost(row) / row["base"] if row["base"] else None
+
+
+def spread(rows, workload, mode, clock):
+    """The slowdowns of all runs: median, least and greatest, and how many there are."""
+    runs = [slowdown(row) for row in rows.values() if (row["workload"], row["mode"], row["clock"]) == (workload, mode, clock)]
+    runs = [run for run in runs if run]
+    return (statistics.median(runs), min(runs), max(runs), len(runs)) if runs else None
+
+
+def typical(rows, workload, mode, clock="instructions"):
+    """The median of the slowdowns of all runs."""
+    of = spread(rows, workload, mode, clock)
+    return of[0] if of else None
 
 
 def figures(rows, row, machine):
-    """What the table says of a row."""
-    result = {"slowdown": slowdown(rows, row)}
+    """What the table says of a row. The rest is of this run, but the slowdown is that of all."""
+    result = {"slowdown": typical(rows, row["workload"], row["mode"], row["clock"])}
     if "worker_ns" in row:
         result["worker"] = row["worker_ns"] / row["ns"]
         result["copied"] = row["copied"] / max(1, row["epochs"] if "epochs" in row else row["rounds"])
@@ -57,13 +69,6 @@ def figures(rows, row, machine):
         result["worst"] = row["coverage"]["worst"] / 1e6
         result["replica_mib"] = row["replica"] / 2**20
     return result
-
-
-def spread(rows, workload, mode):
-    """The slowdowns of all runs by the clock: median, least and greatest."""
-    runs = [slowdown(rows, row) for row in rows.values() if (row["workload"], row["mode"], row["clock"]) == (workload, mode, "wall")]
-    runs = [run for run in runs if run]
-    return (statistics.median(runs), min(runs), max(runs), len(runs)) if runs else None
 
 
 def epoch(rows, workload, mode="tracked-1000", what="worker_ns"):
@@ -114,8 +119,7 @@ class Targets:
         return self.rows.get((workload, mode, "instructions", 0))
 
     def ratio(self, workload, mode):
-        row = self.row(workload, mode)
-        return slowdown(self.rows, row) if row else None
+        return typical(self.rows, workload, mode)
 
     def on(self, workload, mode="tracked-1000"):
         row = self.row(workload, mode)

@@ -131,7 +131,7 @@ def draw(rows, summary, folder):
     # The same picture has the same names inside.
     plt.rcParams["svg.hashsalt"] = "kmirror"
     plt.rcParams["svg.fonttype"] = "none"
-    counted = [row for row in summary if row["clock"] == "instructions"]
+    counted = [row for row in summary if row["clock"] == "instructions" and row["run"] == 0]
     slowdowns(counted, folder)
     coverages(counted, folder)
     sizes(rows, folder)

@@ -12,9 +12,16 @@ import statistics
 import sys
 
 import bench_pictures
-from bench_figures import KMEMVISOR, ORDER, Targets, figures, spread
+from bench_figures import KMEMVISOR, ORDER, Targets, cost, figures, spread
 
 MARKS = ("<!-- targets -->\n", "<!-- /targets -->\n")
+
+
+def stay_with_bases(rows):
+    """Each row keeps what it is compared with: the same boot's, whatever rows of other boots are merged with it."""
+    bases = {(of["workload"], of["clock"], of["run"]): cost(of) for of in rows if of["mode"] == "absent"}
+    for of in rows:
+        of.setdefault("base", bases.get((of["workload"], of["clock"], of["run"])))
 
 
 def merge(files):
@@ -25,7 +32,13 @@ def merge(files):
             results = json.load(file)
         here = results.get("machines") or ([{key: results[key] for key in ("machine", "settings")}] if "machine" in results else [])
         # Of the first results there is no machine, and rows did not say by which clock.
-        for of in results["rows"] + results["probes"] if here else []:
+        if not here:
+            continue
+        stay_with_bases(results["rows"])
+        # All runs of what was measured again.
+        again = {(of["workload"], of["mode"], of["clock"]) for of in results["rows"]}
+        rows = {key: of for key, of in rows.items() if key[:3] not in again}
+        for of in results["rows"] + results["probes"]:
             on = here[of.pop("on", 0)]
             if on not in machines:
                 machines.append(on)
@@ -64,7 +77,7 @@ def counted(summary):
     lines.append(f"{'':<54}{'of an epoch, %':>72}{'/epoch':>8}{'%':>10}{'%':>9}{'MiB':>10}")
     for row in summary:
         of = row["figures"]
-        if row["mode"] == "absent" or row["clock"] != "instructions":
+        if row["mode"] == "absent" or row["clock"] != "instructions" or row["run"] > 0:
             continue
         slow = f"{of['slowdown']:.4f}" if of["slowdown"] else "-"
         theirs = f"{KMEMVISOR[row['workload']]:.2f}" if row["workload"] in KMEMVISOR and "tracked" in row["mode"] else ""
@@ -80,17 +93,18 @@ def counted(summary):
     return lines
 
 
-def timed(rows):
-    """The table of what was measured by the clock: ratios only."""
-    modes = sorted({(mode, clock) for _, mode, clock, _ in rows if clock == "wall" and mode != "absent"})
+def repeated(rows, by):
+    """The table of what was measured more than once, by the clock or in instructions: ratios only."""
+    modes = sorted({mode for _, mode, clock, _ in rows if clock == by and mode != "absent"})
+    digits, name = (3, "by the clock") if by == "wall" else (4, "instructions")
     lines = []
     for workload in ORDER:
-        for mode, _ in modes:
-            of = spread(rows, workload, mode)
-            if of:
+        for mode in modes:
+            of = spread(rows, workload, mode, by)
+            if of and of[3] > 1:
                 median, least, most, runs = of
-                lines.append(f"{workload:<18}{mode:<17}{median:>9.3f}   from {least:.3f} to {most:.3f} in {runs} runs")
-    return [f"{'workload':<18}{'mode':<17}{'slowdown':>9}   by the clock: median of the runs, least and greatest", *lines] if lines else []
+                lines.append(f"{workload:<18}{mode:<17}{median:>9.{digits}f}   from {least:.{digits}f} to {most:.{digits}f} in {runs} runs")
+    return [f"{'workload':<18}{'mode':<17}{'slowdown':>9}   {name}: median of the runs, least and greatest", *lines] if lines else []
 
 
 def probed(probes):
@@ -138,7 +152,7 @@ def main(folder, path, files):
         json.dump(results, file, indent=1)
         file.write("\n")
     lines = counted(summary)
-    for more in (timed(rows), probed(probes)):
+    for more in (repeated(rows, "instructions"), repeated(rows, "wall"), probed(probes)):
         lines += ["", *more] if more else []
     write(folder, "table.txt", lines)
     print("\n".join(lines))
