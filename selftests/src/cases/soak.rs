@@ -4,11 +4,13 @@
 
 use crate::case::{skip, Case, Context};
 use crate::inject::{self, Door};
+use crate::memory::{Mapping, Seen};
 use crate::rig::Rig;
 use crate::rng::mix;
 use crate::runner;
-use crate::soak::{soak, Options};
-use anyhow::{ensure, Result};
+use crate::soak::{place, soak, Options};
+use crate::uffd;
+use anyhow::{ensure, Context as _, Result};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) const CASES: &[Case] = &[
@@ -43,6 +45,11 @@ pub(super) const CASES: &[Case] = &[
         "soak_missed",
         "what a peer's lost mapping keeps from being written is written all the same (selftests/src/soak/deed.rs)",
         missed,
+    ),
+    Case::new(
+        "soak_torn",
+        "a mapping of which the kernel moves a part only is moved whole (selftests/src/soak/place.rs)",
+        torn,
     ),
     Case::new(
         "soak_shortens",
@@ -216,6 +223,21 @@ fn missed(cx: &Context) -> Result<()> {
     ensure!(report.failed == 0, "{why}");
     ensure!(report.errors == 1, "{} errors", report.errors);
     Ok(())
+}
+
+/// Two mappings, of which the second is not moved together with others: the kernel tears them.
+fn torn(_: &Context) -> Result<()> {
+    const PAGES: u64 = 8;
+    let area = Mapping::anon(PAGES, 1)?;
+    let armed = uffd::register(Mapping::at(area.addr(PAGES / 2), PAGES / 2))?;
+    let moved = place::move_to(area, 1, 1)?.context("not moved")?;
+    drop(armed);
+    ensure!(moved.addr(0) != area.addr(0), "where it was");
+    for page in 0..PAGES {
+        let seen = moved.check(page, 1);
+        ensure!(seen == Seen::Right, "page {page}: {seen:?}");
+    }
+    moved.unmap()
 }
 
 fn shortens(cx: &Context) -> Result<()> {

@@ -71,8 +71,8 @@ impl Actor {
                 view.mem.protect(rights)?;
             }
             Verb::Mremap => {
-                // Not always possible for what consists of several parts by now.
-                if let Ok(mem) = place::move_to(view.mem, view.kind.align()) {
+                let (align, unit) = (view.kind.align(), view.kind.unit());
+                if let Some(mem) = place::move_to(view.mem, align, unit)? {
                     view.moved(mem);
                     self.find(index, 0, What::At(mem.addr(0)));
                 }

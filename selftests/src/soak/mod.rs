@@ -23,7 +23,7 @@ mod ledger;
 mod lost;
 mod machine;
 mod model;
-mod place;
+pub(crate) mod place;
 mod run;
 mod sandbox;
 mod shorten;

@@ -30,16 +30,43 @@ pub(super) fn map(pages: u64, align: u64, flags: i32, fd: i32) -> Result<Mapping
     Ok(Mapping::at(base.expose_provenance() as u64, pages))
 }
 
-/// Moves a mapping to such an address.
-pub(super) fn move_to(mapping: Mapping, align: u64) -> Result<Mapping> {
-    let addr = find(mapping.pages(), align)?;
-    let to = std::ptr::with_exposed_provenance_mut::<libc::c_void>(addr as usize);
+/// Moves a mapping to such an address, whole; `None` if the kernel does not want to.
+///
+/// What consists of several parts by now is moved part by part, and the kernel stops at the first that it cannot
+/// move: one with pages of KSM, if a signal comes or the freezer. Then those before it have gone already, although
+/// the call has failed. The rest is moved here, in pieces of `unit` pages.
+pub(crate) fn move_to(mapping: Mapping, align: u64, unit: u64) -> Result<Option<Mapping>> {
+    let to = Mapping::at(find(mapping.pages(), align)?, mapping.pages());
+    if remap(mapping, to, 0, mapping.pages()).is_ok() {
+        return Ok(Some(to));
+    }
+    let mut left: Vec<u64> = (0..mapping.pages()).step_by(unit as usize).collect();
+    let all = left.len();
+    left.retain(|&page| is_mapped(mapping.addr(page)));
+    if left.len() == all {
+        return Ok(None);
+    }
+    for page in left {
+        remap(mapping, to, page, unit).context("a mapping is torn")?;
+    }
+    Ok(Some(to))
+}
+
+fn remap(mapping: Mapping, to: Mapping, page: u64, pages: u64) -> Result<()> {
+    let len = pages as usize * PAGE_SIZE;
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    let from = mapping.ptr(0, 0).cast();
+    let [from, to] = [mapping, to].map(|place| place.ptr(page, 0).cast::<libc::c_void>());
     // SAFETY: The range is ours, nobody has references into it, and nothing is at the new place.
-    let base = unsafe { libc::mremap(from, mapping.len(), mapping.len(), flags, to) };
+    let base = unsafe { libc::mremap(from, len, len, flags, to) };
     if base == libc::MAP_FAILED {
         return Err(Errno::last()).context("mremap");
     }
-    Ok(Mapping::at(addr, mapping.pages()))
+    Ok(())
+}
+
+fn is_mapped(addr: u64) -> bool {
+    let mut present = 0;
+    let at = std::ptr::with_exposed_provenance_mut(addr as usize);
+    // SAFETY: The byte lives until the call returns; what is at the address is not touched.
+    unsafe { libc::mincore(at, PAGE_SIZE, &mut present) == 0 }
 }
