@@ -29,6 +29,8 @@ PAGE = 4096
 BOUND = 300
 # A guest that waited so much of a trial's time for a CPU of this machine may look stuck and not be.
 STARVED = 0.3
+# How often a frame is looked at until no epoch comes in between.
+LOOKS = 50
 # Ticks of the clients between the restored machine and the strike: up to so many, so that it comes at any time of an epoch.
 TICKS = 24
 REGION = "192M"
@@ -239,6 +241,26 @@ def dirty_entries(guest, tables, pfn):
     return count
 
 
+def look(guest, pfn, result):
+    """Finds out what a frame is, and whether it is current, without kmirror's help. What is in it."""
+    for _ in range(LOOKS):
+        looked = guest.ask(f"look {pfn}")
+        facts = dict(looked)
+        if "frame" not in facts:
+            raise RuntimeError(f"look: {looked}")
+        letter, flags, mappings, inside, replica = facts["frame"].split()
+        result.update({"class": letter, "flags": flags, "mappings": int(mappings), "inside": inside == "1"})
+        before = guest.page(pfn)
+        tables = [int(word) for word in facts.get("tables", "").split()]
+        # What the promise is about: flagged, no dirty entry, and a replica.
+        result["current"] = bool(tables) and dirty_entries(guest, tables, pfn) == 0
+        result["same"] = replica != "-" and guest.page(int(replica)) == before
+        # An epoch in between may have cleaned the entry of a page that had the flag before, and left it to rest.
+        if guest.ask("worked") == [("worked", facts["worked"])]:
+            return before
+    raise RuntimeError("there is always an epoch")
+
+
 def trial(place, pfn, ticks, mode):
     """One error in one frame. What became of it."""
     result = {"pfn": pfn, "ticks": ticks, "mode": mode, "class": None, "harm": [], "log": []}
@@ -259,17 +281,7 @@ def trial(place, pfn, ticks, mode):
             raise RuntimeError(f"went wrong before the error: {early}")
         step("work")
         guest.ask("freeze")
-        looked = guest.ask(f"look {pfn}")
-        if looked[0][0] != "frame":
-            raise RuntimeError(f"look: {looked}")
-        letter, flags, mappings, inside, replica = looked[0][1].split()
-        result.update({"class": letter, "flags": flags, "mappings": int(mappings), "inside": inside == "1"})
-        before = guest.page(pfn)
-        tables = [int(word) for name, rest in looked if name == "tables" for word in rest.split()]
-        mirrored = bool(tables)
-        # What the promise is about: flagged, no dirty entry, and a replica. Told without kmirror's help.
-        result["current"] = mirrored and dirty_entries(guest, tables, pfn) == 0
-        result["same"] = replica != "-" and guest.page(int(replica)) == before
+        before = look(guest, pfn, result)
         if result["current"] and not result["same"]:
             result["wrong"] = "the replica of a current page has other bytes"
 

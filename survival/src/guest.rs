@@ -80,7 +80,6 @@ struct Guest {
     slice: Cgroup,
     mirror: Mirror,
     clients: Clients,
-    census: Option<Census>,
     /// The blocks of the mirror region.
     region: HashSet<u64>,
     lasting: BTreeMap<(i32, u64), String>,
@@ -130,7 +129,6 @@ impl Guest {
             slice,
             mirror,
             clients,
-            census: None,
             lasting,
             frozen: None,
             log,
@@ -154,10 +152,10 @@ impl Guest {
             ["freeze"] => {
                 let slice: &'static Cgroup = Box::leak(Box::new(self.slice.clone()));
                 self.frozen = Some(slice.freeze()?);
-                self.census = Some(self.take_census()?);
                 Ok(String::new())
             }
             ["look", pfn] => self.look(pfn.parse()?),
+            ["worked"] => Ok(format!("worked {}\n", self.worked()?)),
             ["strike", door, pfn] => {
                 self.log.seek(SeekFrom::End(0))?;
                 let struck = inject::report(door, pfn.parse()?);
@@ -199,13 +197,30 @@ impl Guest {
         Ok(text)
     }
 
+    /// CPU time of the mirror's thread, in nanoseconds; 0 if there is none.
+    fn worked(&self) -> Result<u64> {
+        let name = format!("kmirror/{}", self.slice.id()?);
+        for entry in fs::read_dir("/proc")? {
+            let dir = entry?.path();
+            // One that has ended meanwhile is not it.
+            let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+            if comm.trim_end() == name {
+                let text = file::read(dir.join("schedstat"))?;
+                let time = text.split(' ').next().context("an empty schedstat")?;
+                return Ok(time.parse()?);
+            }
+        }
+        Ok(0)
+    }
+
     /// All that is known about a frame. If it may be current the page tables' frames as well: the
-    /// host looks into them for dirty entries.
+    /// host looks into them for dirty entries. `worked` is from before all that.
     fn look(&mut self, pfn: u64) -> Result<String> {
-        let census = self.census.as_ref().context("not frozen")?;
+        let worked = self.worked()?;
+        let census = self.take_census()?;
         let frame = census.frame(pfn)?;
         let mut text = format!(
-            "frame {} {:#x} {} {} {}\n",
+            "worked {worked}\nframe {} {:#x} {} {} {}\n",
             frame.class,
             frame.flags,
             frame.mappings,
