@@ -101,7 +101,7 @@ def repeated(rows, by):
     for workload in ORDER:
         for mode in modes:
             of = spread(rows, workload, mode, by)
-            if of and of[3] > 1:
+            if of and (of[3] > 1 or by == "wall"):
                 median, least, most, runs = of
                 lines.append(f"{workload:<18}{mode:<17}{median:>9.{digits}f}   from {least:.{digits}f} to {most:.{digits}f} in {runs} runs")
     return [f"{'workload':<18}{'mode':<17}{'slowdown':>9}   {name}: median of the runs, least and greatest", *lines] if lines else []
