@@ -34,15 +34,14 @@ def merge(files):
         # Of the first results there is no machine, and rows did not say by which clock.
         if not here:
             continue
+        # In their order: the last is the latest.
+        machines += [on for on in here if on not in machines]
         stay_with_bases(results["rows"])
         # All runs of what was measured again.
         again = {(of["workload"], of["mode"], of["clock"]) for of in results["rows"]}
         rows = {key: of for key, of in rows.items() if key[:3] not in again}
         for of in results["rows"] + results["probes"]:
-            on = here[of.pop("on", 0)]
-            if on not in machines:
-                machines.append(on)
-            of["on"] = machines.index(on)
+            of["on"] = machines.index(here[of.pop("on", 0)])
             of.pop("figures", None)
             if "probe" in of:
                 probes[of["probe"], of["clock"]] = of
